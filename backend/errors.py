@@ -1,0 +1,117 @@
+"""Every error Iconoscope raises on purpose.
+
+IconoscopeError
+├── ArtifactError
+│   ├── ArtifactMissing         no manifest at the given place
+│   ├── ArtifactDamaged         checksum, schema or shard does not match the manifest
+│   └── ArtifactStale           made by another recipe, model or code version
+├── SubjectError
+│   ├── SubjectMissing          no such model here, or gated: names the repository and its licence page
+│   ├── SubjectMismatch         the SAE was trained for another tower, layer or width
+│   └── InterventionNotApplied  the edit did not reach the residual stream: text is withheld
+├── SAEError
+│   ├── SAEShapeMismatch        weights disagree with the config or with the subject
+│   └── ActivationsNotFinite    NaN or infinity in activations
+├── DataError
+│   ├── ImageUnreadable         corrupt, truncated, too large or not an image
+│   └── DatasetMissing
+├── ExplanationError
+│   └── UnparsableExplanation   a judge found no usable concept in the text
+├── QueryError
+│   ├── UnknownFeature          no such feature id in this atlas
+│   └── EmptyQuery
+├── DependencyMissing           an optional package is absent: names the extra
+└── RecipeError                 a recipe file is wrong: names the field
+
+A message says what happened, where, and the command or change that mends it.
+"""
+
+from __future__ import annotations
+
+
+class IconoscopeError(Exception):
+    """Root of all errors that are the user's, a file's, a model's or the network's; never our bug."""
+
+
+class ArtifactError(IconoscopeError):
+    """An artifact folder cannot be used."""
+
+
+class ArtifactMissing(ArtifactError):
+    """There is no complete artifact at the given place."""
+
+
+class ArtifactDamaged(ArtifactError):
+    """A file of the artifact does not match its manifest."""
+
+
+class ArtifactStale(ArtifactError):
+    """The artifact was made by another recipe, model or code version."""
+
+
+class SubjectError(IconoscopeError):
+    """The subject model cannot be used."""
+
+
+class SubjectMissing(SubjectError):
+    """The model's weights are not at hand."""
+
+
+class SubjectMismatch(SubjectError):
+    """The SAE belongs to another tower, hook point or width."""
+
+
+class InterventionNotApplied(SubjectError):
+    """The edit did not reach the residual stream as planned."""
+
+
+class SAEError(IconoscopeError):
+    """The sparse autoencoder cannot be used."""
+
+
+class SAEShapeMismatch(SAEError):
+    """Weights disagree with the config or the subject model."""
+
+
+class ActivationsNotFinite(SAEError):
+    """Activations hold NaN or infinity."""
+
+
+class DataError(IconoscopeError):
+    """An image or dataset cannot be used."""
+
+
+class ImageUnreadable(DataError):
+    """The bytes are not a picture we accept."""
+
+
+class DatasetMissing(DataError):
+    """The dataset is not at the given place."""
+
+
+class ExplanationError(IconoscopeError):
+    """An explanation cannot be used."""
+
+
+class UnparsableExplanation(ExplanationError):
+    """A judge found no usable concept in the text."""
+
+
+class QueryError(IconoscopeError):
+    """A question to an atlas cannot be answered."""
+
+
+class UnknownFeature(QueryError):
+    """No such feature in this atlas."""
+
+
+class EmptyQuery(QueryError):
+    """The query holds no words."""
+
+
+class DependencyMissing(IconoscopeError):
+    """An optional package is not installed."""
+
+
+class RecipeError(IconoscopeError):
+    """A recipe file is wrong."""
