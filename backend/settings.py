@@ -1,0 +1,81 @@
+"""Where things are and how to run, resolved by functions (never at import) and always with the reason.
+
+Environment variables are read here and nowhere else:
+
+ICONOSCOPE_ASSETS   folder that holds ``world/`` and ``atlas/`` (default: ``assets`` beside the packages)
+ICONOSCOPE_DEVICE   torch device for models, e.g. ``cuda:0`` (default: ``auto``)
+
+This module knows no torch: whether a GPU exists is asked by the caller who has torch loaded anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import ArtifactMissing
+
+ASSETS_VARIABLE = "ICONOSCOPE_ASSETS"
+DEVICE_VARIABLE = "ICONOSCOPE_DEVICE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Folders and device with the reason each was chosen."""
+
+    root_dir: Path
+    """Folder that holds the packages ``app``, ``backend`` and ``precompute``."""
+    assets_dir: Path
+    assets_reason: str
+    device: str
+    """A torch device name, or ``auto``: the first GPU if torch finds one, else the CPU."""
+    device_reason: str
+
+    @property
+    def atlas_dir(self) -> Path:
+        """The shipped demo atlas."""
+        return self.assets_dir / "atlas"
+
+    @property
+    def world_dir(self) -> Path:
+        """The shipped world: subject, judges and corpora."""
+        return self.assets_dir / "world"
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Resolve the settings from ``environment`` (default: the process environment)."""
+    values = os.environ if environment is None else environment
+    root = Path(__file__).resolve().parents[1]
+    given_assets = values.get(ASSETS_VARIABLE, "").strip()
+    given_device = values.get(DEVICE_VARIABLE, "").strip()
+    return Settings(
+        root_dir=root,
+        assets_dir=Path(given_assets).expanduser().resolve() if given_assets else root / "assets",
+        assets_reason=f"environment variable {ASSETS_VARIABLE}" if given_assets else "the repository's own folder",
+        device=given_device or "auto",
+        device_reason=f"environment variable {DEVICE_VARIABLE}" if given_device else "no device was asked for",
+    )
+
+
+def resolve_path(path: str | Path, settings: Settings | None = None) -> Path:
+    """Turn a path of a recipe into a place on this machine.
+
+    ``assets/...`` means the assets folder (so ICONOSCOPE_ASSETS moves it); other relative paths are taken from the
+    working directory if they exist there, else from the repository root. Nothing is required to exist.
+    """
+    settings = settings or load_settings()
+    given = Path(path).expanduser()
+    if given.is_absolute():
+        return given
+    if given.parts[:1] == ("assets",):
+        return settings.assets_dir.joinpath(*given.parts[1:])
+    return given.resolve() if given.exists() else settings.root_dir / given
+
+
+def require_dir(path: Path, what: str, mend: str) -> Path:
+    """Return ``path`` if it is a folder, else raise ArtifactMissing saying what is missing and what mends it."""
+    if not path.is_dir():
+        raise ArtifactMissing(f"{what} is not at {path}. {mend}")
+    return path

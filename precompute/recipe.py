@@ -1,0 +1,304 @@
+"""Recipes: one TOML file that says what to compute, read into frozen dataclasses and checked field by field.
+
+A recipe holds science only. How it runs (device, batch sizes, workers) is a ``Runtime``, which no fingerprint sees.
+Fields marked ``place`` say where something lies on this machine: they are left out of ``section_science``, because a
+stage fingerprints the contents instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from backend.errors import RecipeError
+
+RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
+PLACE = {"place": True}
+"""Field metadata: where, not what."""
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _positive(section: object, *names: str) -> None:
+    for name in names:
+        _check(getattr(section, name) > 0, f"{name} must be greater than 0")
+
+
+def _fractions(section: object, *names: str) -> None:
+    for name in names:
+        _check(0 <= getattr(section, name) <= 1, f"{name} must lie between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectSection:
+    """The subject model and its hook point: the residual stream after block ``layer`` of ``tower``."""
+
+    layer: int
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
+    repository: str | None = None
+    """Model repository id, used when there is no path."""
+    revision: str | None = None
+    tower: str = "vision"
+
+    def __post_init__(self) -> None:
+        _check(bool(self.path) != bool(self.repository), "give exactly one of path and repository")
+        _check(self.layer >= 0, "layer must be 0 or greater")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSection:
+    """The images: their disjoint splits come from the set itself."""
+
+    kind: str
+    """``world``, or another image set known to precompute/datasets.py."""
+    path: str = field(metadata=PLACE)
+    n_train_images: int
+    """Images of the SAE training split."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_train_images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgesSection:
+    """Who scores: image generator, segmenter, image-text encoder, text encoder, and the truth where it is known."""
+
+    kind: Literal["world", "paper"]
+    clip: str = field(metadata=PLACE)
+    """Folder or repository of the CLIP model."""
+    text_encoder: str = "all-MiniLM-L6-v2"
+    generator: str | None = None
+    segmenter: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SAESection:
+    """Training of the TopK SAE. Tokens are patches of training images."""
+
+    d_sae: int
+    k: int
+    n_tokens: int
+    batch_tokens: int
+    buffer_tokens: int
+    learning_rate: float
+    warmup_steps: int
+    decay_fraction: float
+    """Last share of the steps over which the learning rate falls linearly to 0."""
+    auxk_coefficient: float
+    dead_after_tokens: int
+    grad_clip: float
+    seed: int
+    checkpoint_every_steps: int
+
+    def __post_init__(self) -> None:
+        names = ("d_sae", "k", "n_tokens", "batch_tokens", "buffer_tokens", "learning_rate", "dead_after_tokens")
+        _positive(self, *names, "grad_clip", "checkpoint_every_steps")
+        _fractions(self, "decay_fraction")
+        _check(self.k <= self.d_sae, "k must not exceed d_sae")
+        _check(self.warmup_steps >= 0, "warmup_steps must be 0 or greater")
+        _check(self.auxk_coefficient >= 0, "auxk_coefficient must be 0 or greater")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HarvestSection:
+    """One pass over the explain, select and score splits."""
+
+    n_exemplars: int
+    """Exemplars stored per feature, split and pooling."""
+    histogram_bins: int
+    n_coactivated: int
+    images_per_shard: int
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_exemplars", "histogram_bins", "n_coactivated", "images_per_shard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptsSection:
+    """Prompts, verbatim. Steering-informed Top-k uses the Top-k ones."""
+
+    steering: str
+    top_k_masks: str
+    top_k_heatmaps: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainSection:
+    """Explanations by every arm, and the choice of strengths."""
+
+    prompts: PromptsSection
+    n_images: int
+    max_new_tokens: int
+    strengths: tuple[float, ...]
+    """Candidates for STEERING, in residual-stream L2 units or multiples as the stage says."""
+    informed_strengths: tuple[float, ...]
+    n_selection_features: int
+    per_feature_strength: bool
+    informed_scope: Literal["active", "all"]
+    features_per_shard: int
+    seed: int
+    heatmap_alpha: float
+    answer_prefixes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_images", "max_new_tokens", "n_selection_features", "features_per_shard")
+        _fractions(self, "heatmap_alpha")
+        _check(len(self.strengths) > 0, "strengths must hold at least one value")
+        _check(len(self.informed_strengths) > 0, "informed_strengths must hold at least one value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSection:
+    """Scores of every explanation, with n and bootstrap intervals."""
+
+    n_images: int
+    n_synthetic: int
+    n_negatives: int
+    n_bootstrap: int
+    seed: int
+    quality_iou: float
+    quality_synthetic: float
+    ap_threshold: float
+    """Average precision below which a feature has no truth concept."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_images", "n_synthetic", "n_negatives", "n_bootstrap")
+        _fractions(self, "quality_iou", "ap_threshold")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtlasSection:
+    """The map and everything the explorer needs."""
+
+    n_clusters: int
+    umap_neighbors: int
+    umap_min_dist: float
+    seed: int
+    thumbnail_px: int
+    n_exemplars: int
+    """Exemplars per feature and pooling that the atlas carries."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "n_clusters", "thumbnail_px", "n_exemplars")
+        _check(self.umap_neighbors >= 2, "umap_neighbors must be 2 or greater")
+        _check(self.n_clusters <= 254, "n_clusters must not exceed 254")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A whole recipe; ``name`` is the file's stem."""
+
+    name: str
+    subject: SubjectSection
+    data: DataSection
+    judges: JudgesSection
+    sae: SAESection
+    harvest: HarvestSection
+    explain: ExplainSection
+    score: ScoreSection
+    atlas: AtlasSection
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """How to run; never part of a fingerprint."""
+
+    device: str = "auto"
+    """Torch device, or ``auto``: the first GPU if there is one, else the CPU."""
+    dtype: str = "float32"
+    """Precision of the subject model: float32 or bfloat16. SAE and statistics are always float32."""
+    images_per_batch: int = 64
+    """Images per forward pass of the vision tower."""
+    prompts_per_batch: int = 128
+    """Rows per batch of generation."""
+    workers: int = 2
+    """Processes or threads that prepare images."""
+
+
+def section_science(section: Any) -> dict[str, Any]:
+    """A recipe section as a dict without its ``place`` fields: the part that belongs into a fingerprint."""
+    kept: dict[str, Any] = {}
+    for item in dataclasses.fields(section):
+        if item.metadata.get("place"):
+            continue
+        value = getattr(section, item.name)
+        kept[item.name] = section_science(value) if dataclasses.is_dataclass(value) else value
+    return kept
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the project."""
+    return sorted(path.stem for path in RECIPES_DIR.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a shipped recipe by name (``world``) or any recipe by path (ends in ``.toml``). Raises RecipeError."""
+    text = str(name_or_path)
+    path = Path(text) if text.endswith(".toml") else RECIPES_DIR / f"{text}.toml"
+    if not path.is_file():
+        known = ", ".join(recipe_names()) or "none"
+        raise RecipeError(f"There is no recipe {text!r}. Shipped recipes: {known}; or give the path of a .toml file.")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}.") from error
+    return parse_recipe(raw, path.stem)
+
+
+def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
+    """Build a recipe from parsed TOML. Raises RecipeError naming the first wrong field, e.g. ``sae.k``."""
+    if "name" in raw:
+        raise RecipeError(f"Recipe {name}: unknown field name (a recipe is named by its file).")
+    return _build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")
+
+
+def _build(kind: Any, raw: Any, where: str, prefix: str) -> Any:
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table [{prefix.rstrip('.')}].")
+    hints = get_type_hints(kind)
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    for key in raw:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown field {prefix}{key}. Known here: {', '.join(sorted(known))}.")
+    values: dict[str, Any] = {}
+    for key, item in known.items():
+        if key in raw:
+            values[key] = _convert(hints[key], raw[key], where, f"{prefix}{key}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"{where}: field {prefix}{key} is missing.")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise RecipeError(f"{where}: [{prefix.rstrip('.') or 'recipe'}] {error}.") from error
+
+
+def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
+    """``value`` as ``hint``; an int may stand for a float, nothing else is converted."""
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where, f"{name}.")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return _convert(next(item for item in arguments if item is not type(None)), value, where, name)
+    if origin is Literal:
+        if value not in arguments:
+            raise RecipeError(f"{where}: {name} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: {name} must be a list.")
+        return tuple(_convert(arguments[0], item, where, f"{name}[{index}]") for index, item in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise RecipeError(f"{where}: {name} is {value!r}; it must be of type {hint.__name__}.")
+    return value
