@@ -232,13 +232,7 @@ def test_error_tree_is_drawn_as_it_is() -> None:
 
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".js", ".css", ".html", ".txt", ".lock", ".cfg", ""}
 MACHINE = tuple(f"/{name}/" for name in ("work", "tmp", "root", "home"))
-INDEXES = (
-    "py" + "pi.org",
-    "pythonhosted" + ".org",
-    "download.py" + "torch.org",
-    "--index" + "-url",
-    "extra-index" + "-url",
-)
+INDEXES = ("py" + "pi.org", "pythonhosted" + ".org", "download.py" + "torch.org", "index" + "-url")
 TEXTS = [path for path in tracked_files() if path.suffix in TEXT and path.stat().st_size < 5_000_000]
 
 
