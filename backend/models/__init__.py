@@ -1,0 +1,59 @@
+"""Subject models. One module per family, named like the ``model_type`` in its config.json; loaded on demand."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import SubjectError
+
+if TYPE_CHECKING:
+    from backend.models.base import SubjectModel
+    from backend.types import HookPoint
+
+__all__ = ["families", "load_subject"]
+
+
+def families() -> list[str]:
+    """Families with an adapter: the modules of this package that are neither the base nor internal."""
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(__path__)
+        if module.name != "base" and not module.name.startswith("_")
+    )
+
+
+def load_subject(
+    path_or_repository: str | Path,
+    hook_point: HookPoint,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    allow_download: bool = False,
+) -> SubjectModel:
+    """Load a subject model from a folder or from the local Hugging Face cache.
+
+    Args:
+        path_or_repository: folder written by ``save_pretrained``, or a repository id.
+        hook_point: where its vision tower is cut.
+        device: torch device, e.g. ``cpu`` or ``cuda:0``.
+        dtype: dtype the model computes in: float32, bfloat16 or float16.
+        allow_download: fetch a missing repository. Off by default.
+
+    Raises:
+        SubjectMissing: the files are not here (the message names the repository and its licence page).
+        SubjectMismatch: the model has no such hook point.
+        SubjectError: the model belongs to a family without an adapter, or its files cannot be read.
+    """
+    from backend.models._locate import card_for, locate, read_model_type
+
+    folder = locate(path_or_repository, allow_download=allow_download)
+    family = read_model_type(folder)
+    if family not in families():
+        raise SubjectError(f"no adapter for models of type {family!r}; there is one for: {', '.join(families())}")
+    adapter = importlib.import_module(f"backend.models.{family}")
+    return adapter.load(
+        folder, card=card_for(path_or_repository, family), hook_point=hook_point, device=device, dtype=dtype
+    )

@@ -1,0 +1,135 @@
+"""What every subject model can do: run the vision tower to the hook point, run on from it, and answer in words.
+
+Cutting the forward pass at the hook point is what makes steering cheap: the residual of an image is computed once and
+every edited copy of it only runs the rest of the tower. An adapter for one model family is one module beside this one,
+named like the ``model_type`` of the family's config.json.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from backend.types import HookPoint, PatchGrid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """Who the subject model is; shown by the explorer and written into artifacts."""
+
+    name: str
+    family: str
+    repository_id: str | None
+    """Hub repository, or None for a model that only lives in a local folder."""
+    licence_url: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn when the answer is not greedy. Row i of a batch draws from its own stream (seed, i)."""
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, not {self.temperature}; leave sampling out to be greedy")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+
+
+class SubjectModel(ABC):
+    """A vision-language model whose vision tower can be cut at one hook point.
+
+    Residuals leave and enter in float32; inside, the model computes in its own dtype. No method keeps gradients.
+    """
+
+    card: ModelCard
+    hook_point: HookPoint
+    grid: PatchGrid
+    d_model: int
+    """Width of the residual stream at the hook point."""
+    d_text: int
+    """Width of one image embedding, as the language model reads it."""
+    n_image_tokens: int
+    """Image embeddings per image."""
+    image_px: int
+    """Side of the square the processor resizes every image to."""
+    device: torch.device
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of weights, config, tokenizer and processor; independent of folder, device and dtype."""
+
+    @property
+    @abstractmethod
+    def hook_module(self) -> nn.Module:
+        """The untouched module whose output is the residual stream at the hook point."""
+
+    @abstractmethod
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
+        """The model's own image processing (resize, scale, normalise), float32 on the CPU."""
+
+    @abstractmethod
+    def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
+        """Residual stream at the hook point, patches only, float32. Runs no block after the hook point."""
+
+    @abstractmethod
+    def from_hook(self, residual: Float[Tensor, "image patch d_model"]) -> Float[Tensor, "image token d_text"]:
+        """Image embeddings for the language model: the remaining blocks, the final norm and the projector, float32."""
+
+    @abstractmethod
+    def stream(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[list[str]]:
+        """Answers so far, one text per row, after each token. Ends when all rows have ended or should_stop says so.
+
+        Every row has the same prompt and the same number of images (none is allowed: a plain text question).
+        """
+
+    def generate(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> list[str]:
+        """Whole answers, one per row; greedy unless sampling is given. Arguments as for :meth:`stream`."""
+        texts = [""] * image_embeddings.shape[0]
+        for texts in self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling):
+            pass
+        return texts
+
+    def residuals(
+        self, images: Sequence[Image.Image], *, batch_size: int = 64
+    ) -> Float[Tensor, "image patch d_model"]:
+        """Preprocess and run to the hook point, ``batch_size`` images at a time."""
+        parts = [
+            self.to_hook(self.preprocess(images[start : start + batch_size]))
+            for start in range(0, len(images), batch_size)
+        ]
+        if not parts:
+            return torch.empty(0, self.grid.n_patches, self.d_model, device=self.device)
+        return torch.cat(parts)
+
+    def blank_image(self) -> Image.Image:
+        """The blank image of the STEERING method: pure white, as in arXiv 2603.22593."""
+        return Image.new("RGB", (self.image_px, self.image_px), (255, 255, 255))

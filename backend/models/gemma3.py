@@ -1,0 +1,268 @@
+"""Gemma 3 (google/gemma-3-4b-it, -12b-it, -27b-it, and any checkpoint of the same class).
+
+The vision tower is a SigLIP encoder: patch embedding, blocks, final norm. After it, the multi-modal projector pools
+the patches, normalises and projects them to the language model's width. There is no CLS token, so every token of the
+tower is a patch. Written against transformers 5.23, whose modules are used untouched.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoProcessor, Gemma3ForConditionalGeneration
+
+from backend.errors import SubjectError, SubjectMismatch
+from backend.models._decoding import decode_tokens, trimmed
+from backend.models._locate import model_fingerprint
+from backend.models.base import ModelCard, Sampling, SubjectModel
+from backend.types import HookPoint, PatchGrid
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+END_OF_TURN = "<end_of_turn>"
+IMAGE_TOKEN_TYPE = 1
+MAX_PREPARED_PROMPTS = 32
+NO_MASK = {"full_attention": None, "sliding_attention": None}
+"""For one new token without padding everything in the cache is visible, so no mask is built."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PreparedPrompt:
+    """A prompt ready for any number of rows: all that does not depend on what the images show."""
+
+    embeddings: Float[Tensor, "token d_text"]
+    image_positions: Int[Tensor, " token"]
+    masks: dict[str, Tensor | None]
+
+
+def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> Gemma3Subject:
+    """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`."""
+    if dtype not in DTYPES:
+        raise SubjectError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    try:
+        model = Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
+        # Pillow's resampling is the same on every machine; torchvision's depends on whether torchvision is installed.
+        processor = AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise SubjectError(f"cannot load the subject model in {folder}: {error}") from error
+    return Gemma3Subject(model.to(device).eval(), processor, folder=folder, card=card, hook_point=hook_point)
+
+
+class Gemma3Subject(SubjectModel):
+    """A Gemma 3 model cut at one block of its vision tower."""
+
+    def __init__(
+        self,
+        model: Gemma3ForConditionalGeneration,
+        processor: Any,
+        *,
+        folder: Path,
+        card: ModelCard,
+        hook_point: HookPoint,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self._folder = folder
+        self.card = card
+        self.hook_point = hook_point
+        config: Any = model.config
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        self.grid = PatchGrid(rows=side, cols=side)
+        self.d_model = config.vision_config.hidden_size
+        self.d_text = config.text_config.hidden_size
+        self.n_image_tokens = config.mm_tokens_per_image
+        self.image_px = config.vision_config.image_size
+        self.device = model.device
+        self._tower: Any = model.model.vision_tower
+        self._blocks: nn.ModuleList = self._tower.encoder.layers
+        self._image_token_id: int = config.image_token_id
+        self._prompts: OrderedDict[tuple[str, int], _PreparedPrompt] = OrderedDict()
+        self._check_hook_point()
+        self._stop_ids = self._find_stop_ids()
+        self._pad_id = int(processor.tokenizer.pad_token_id or 0)
+
+    def _check_hook_point(self) -> None:
+        point, n_blocks = self.hook_point, len(self._blocks)
+        if point.tower != "vision" or point.stream != "residual" or not 0 <= point.layer < n_blocks:
+            raise SubjectMismatch(
+                f"{self.card.name} has no hook point {point}: choose vision.LAYER.residual, LAYER 0 to {n_blocks - 1}"
+            )
+
+    def _find_stop_ids(self) -> frozenset[int]:
+        eos: Any = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        ids = set(eos if isinstance(eos, list) else [] if eos is None else [eos])
+        tokenizer = self.processor.tokenizer
+        if tokenizer.eos_token_id is not None:
+            ids.add(tokenizer.eos_token_id)
+        end_of_turn = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
+            ids.add(end_of_turn)
+        return frozenset(ids)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return model_fingerprint(self._folder)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @property
+    def hook_module(self) -> nn.Module:
+        return self._blocks[self.hook_point.layer]
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
+        rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
+        pixels: Tensor = self.processor.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
+        return pixels.float()
+
+    @torch.no_grad()
+    def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
+        hidden = self._tower.embeddings(pixel_values.to(self.device, self.model.dtype))
+        for block in self._blocks[: self.hook_point.layer + 1]:
+            hidden = block(hidden, None)
+        return hidden.float()
+
+    @torch.no_grad()
+    def from_hook(self, residual: Float[Tensor, "image patch d_model"]) -> Float[Tensor, "image token d_text"]:
+        hidden = residual.to(self.device, self.model.dtype)
+        for block in self._blocks[self.hook_point.layer + 1 :]:
+            hidden = block(hidden, None)
+        projector: Any = self.model.model.multi_modal_projector
+        return projector(self._tower.post_layernorm(hidden)).float()
+
+    def stream(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[list[str]]:
+        steps = self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, should_stop)
+        for tokens in steps:
+            yield self._texts(tokens)
+
+    def generate(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> list[str]:
+        return self._texts(self.generate_ids(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling))
+
+    def generate_ids(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> Int[Tensor, "prompt step"]:
+        """The answers' token ids, stop id included, padded after it: what transformers' generate appends."""
+        tokens = torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
+        for tokens in self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None):
+            pass
+        return tokens
+
+    def _texts(self, tokens: Int[Tensor, "prompt step"]) -> list[str]:
+        rows = [trimmed(row, self._stop_ids) for row in tokens.tolist()]
+        return [text.strip() for text in self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+    def _token_steps(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> Iterator[Int[Tensor, "prompt step"]]:
+        n_prompts, n_images, n_tokens, width = image_embeddings.shape
+        if (n_tokens, width) != (self.n_image_tokens, self.d_text):
+            raise ValueError(
+                f"image embeddings have the shape [prompt image {self.n_image_tokens} {self.d_text}], "
+                f"not {tuple(image_embeddings.shape)}"
+            )
+        if n_prompts == 0 or max_new_tokens < 1:
+            return
+        prepared = self._prepare(prompt, n_images)
+        with torch.no_grad():
+            embeddings = prepared.embeddings.repeat(n_prompts, 1, 1)
+            flat = rearrange(image_embeddings, "prompt image token d_text -> prompt (image token) d_text")
+            embeddings[:, prepared.image_positions] = flat.to(embeddings.device, embeddings.dtype)
+            output = self.model(
+                inputs_embeds=embeddings, attention_mask=prepared.masks, use_cache=True, logits_to_keep=1
+            )
+        cache = output.past_key_values
+
+        def next_logits(tokens: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt vocabulary"]:
+            with torch.no_grad():
+                step = self.model(
+                    input_ids=tokens[:, None], attention_mask=NO_MASK, past_key_values=cache, use_cache=True
+                )
+            return step.logits[:, -1]
+
+        yield from decode_tokens(
+            output.logits[:, -1],
+            next_logits,
+            stop_ids=self._stop_ids,
+            pad_id=self._pad_id,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            should_stop=should_stop,
+        )
+
+    @torch.no_grad()
+    def _prepare(self, prompt: str, n_images: int) -> _PreparedPrompt:
+        """Tokens, embeddings and attention masks of one user turn: the images, then the words."""
+        key = (prompt, n_images)
+        if key in self._prompts:
+            self._prompts.move_to_end(key)
+            return self._prompts[key]
+        blank = self.blank_image()
+        content: list[dict[str, object]] = [{"type": "image", "image": blank} for _ in range(n_images)]
+        content.append({"type": "text", "text": prompt})
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+        )
+        ids = inputs["input_ids"].to(self.device)
+        is_image = ids[0] == self._image_token_id
+        if int(is_image.sum()) != n_images * self.n_image_tokens:
+            raise SubjectError(
+                f"the chat template of {self.card.name} gave {int(is_image.sum())} image tokens for {n_images} images, "
+                f"but the model makes {self.n_image_tokens} an image: the processor belongs to another model"
+            )
+        # The image token may lie outside the embedding table; its embedding is overwritten in any case.
+        embeddings = self.model.get_input_embeddings()(ids.masked_fill(is_image, self._pad_id))
+        # One row's masks serve every row: same prompt, same length, no padding.
+        masks = self.model.create_masks_for_generate(
+            config=self.model.config,
+            inputs_embeds=embeddings,
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=None,
+            token_type_ids=is_image[None].long() * IMAGE_TOKEN_TYPE if n_images else None,
+        )
+        prepared = _PreparedPrompt(
+            embeddings=embeddings[0], image_positions=is_image.nonzero().squeeze(1), masks=dict(masks)
+        )
+        self._prompts[key] = prepared
+        if len(self._prompts) > MAX_PREPARED_PROMPTS:
+            self._prompts.popitem(last=False)
+        return prepared
