@@ -13,7 +13,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from backend.errors import RecipeError
 
@@ -287,7 +287,7 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where, f"{name}.")
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (types.UnionType, Union):
+    if origin is types.UnionType:
         return _convert(next(item for item in arguments if item is not type(None)), value, where, name)
     if origin is Literal:
         if value not in arguments:

@@ -50,7 +50,7 @@ class Progress(Protocol):
 
 
 class StageLog:
-    """Appends one JSON object per event to the stage's log.jsonl. Times and memory are about the run, not the result."""
+    """Appends one JSON object per event to the stage's log.jsonl: about the run, never about the result."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOG_NAME

@@ -1,0 +1,65 @@
+"""FeatureAtlas: an opened atlas with its store, its search and its map. The one thing an explorer needs to browse."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from backend.artifacts import Artifact
+from backend.atlas_schema import ATLAS_TABLES, check_columns
+from backend.errors import ArtifactDamaged
+from backend.feature_store import ATLAS_KIND, FeatureStore
+from backend.search import Search
+from backend.text_encoders import TextEncoder
+
+NO_CLUSTER = 255
+"""Cluster byte of a feature that belongs to no cluster."""
+_REQUIRED_FILES = ("meta.json", "summary.json", "embeddings.npy", "index.faiss")
+
+
+class FeatureAtlas:
+    """A complete atlas: ``store`` (records), ``search`` (queries), ``points`` (the map)."""
+
+    def __init__(self, store: FeatureStore, search: Search) -> None:
+        self.store = store
+        self.search = search
+
+    @classmethod
+    def open(cls, path: str | Path, encoder: TextEncoder | None = None, verify: bool = True) -> FeatureAtlas:
+        """Open the atlas folder at ``path`` and check files, tables and columns.
+
+        Raises ArtifactMissing, ArtifactDamaged or ArtifactStale.
+        """
+        artifact = Artifact.open(path, kind=ATLAS_KIND, verify=verify)
+        for name in _REQUIRED_FILES:
+            artifact.path(name)
+        for name in ATLAS_TABLES:
+            check_columns(name, artifact.table(name), str(artifact.folder))
+        store = FeatureStore(artifact)
+        n_rows = artifact.array("embeddings").shape[0]
+        if n_rows != len(store):
+            raise ArtifactDamaged(f"{artifact.folder}: embeddings.npy has {n_rows} rows for {len(store)} features.")
+        return cls(store, Search(store, encoder))
+
+    @property
+    def sae_dir(self) -> Path:
+        """Folder of the SAE weights for live steering."""
+        return self.store.artifact.path("sae/cfg.json").parent
+
+    def points(self) -> bytes:
+        """The map in binary, little-endian, column after column.
+
+        uint32 n, then uint32 feature[n], float32 x[n], float32 y[n], uint8 cluster[n] (255: no cluster).
+        Row order is that of the features table.
+        """
+        table = self.store.features
+        cluster = table["cluster"].to_numpy().astype(np.int64)
+        columns = (
+            table["feature"].to_numpy().astype("<u4"),
+            table["x"].to_numpy().astype("<f4"),
+            table["y"].to_numpy().astype("<f4"),
+            np.where((cluster >= 0) & (cluster < NO_CLUSTER), cluster, NO_CLUSTER).astype("u1"),
+        )
+        return struct.pack("<I", len(table)) + b"".join(column.tobytes() for column in columns)
