@@ -62,7 +62,7 @@ class LexicalIndex:
         for place, (count, length) in enumerate(zip(counts, lengths, strict=True)):
             for term, n in count.items():
                 weight = n * (_K1 + 1) / (n + _K1 * (1 - _B + _B * length / mean_length))
-                self._postings[term].append((place, weight / (_K1 + 1)))
+                self._postings[term].append((place, min(weight, 1.0)))
 
     def inverse_frequency(self, term: str) -> float:
         """Rarity of a stem (BM25's idf, above 0); a stem that no document holds counts as the rarest."""
@@ -78,6 +78,6 @@ class LexicalIndex:
         for term in wanted:
             share = self.inverse_frequency(term) / total if total else 0.0
             for place, weight in self._postings.get(term, ()):
-                found[place] += share * min(weight, 1.0)
+                found[place] += share * weight
                 matched[place].append(term)
         return {place: (score, tuple(matched[place])) for place, score in found.items()}

@@ -26,14 +26,16 @@ from backend.types import ARM_BY_KEY, Arm
 Reason = Literal["meaning", "words", "both"]
 MEANING_WEIGHT = 0.5
 WORDS_WEIGHT = 0.5
-MEANING_FLOOR = 0.35
-"""Cosine below which a sentence is not counted as near in meaning (unrelated short sentences reach about 0.3)."""
+MEANING_FLOOR = 0.25
+"""Cosine below which a sentence is not counted as near in meaning: unrelated short sentences reach about that."""
 MAX_QUERY_CHARACTERS = 1000
 _CACHED_QUERIES = 256
 _SOURCE_WEIGHTS = {"truth": 1.0, "explanation": 0.8, "cluster": 0.35}
 """How much a match counts by where the words stand: the known truth, an explanation, the label of a whole region."""
 _AGREEMENT_BONUS = 0.2
 """Share of the words score that depends on how many of the methods' texts match."""
+_DETECTION_SHARE = 0.3
+"""Share of a truth match that depends on how well the feature detects its concept (average precision)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class _Document:
     feature: int
     source: str
     text: str
+    weight: float
+    """How much a full match counts, in [0, 1]."""
     arm: Arm | None = None
 
 
@@ -153,7 +157,7 @@ class Search:
         found: dict[int, _WordsMatch] = {}
         for place, (score, _) in self._lexical.scores(text).items():
             document = documents[place]
-            weighted = score * _SOURCE_WEIGHTS[document.source]
+            weighted = score * document.weight
             known = found.get(document.feature)
             if known is None:
                 found[document.feature] = _WordsMatch(weighted, document, 1)
@@ -223,8 +227,9 @@ def _why_words(document: _Document) -> str:
 def _explanation_documents(store: FeatureStore) -> list[_Document]:
     table = store.table("explanations")
     rows = zip(*(table[name].to_pylist() for name in ("feature", "arm", "text")), strict=True)
+    weight = _SOURCE_WEIGHTS["explanation"]
     return [
-        _Document(feature=feature, source="explanation", text=text, arm=ARM_BY_KEY[arm])
+        _Document(feature=feature, source="explanation", text=text, weight=weight, arm=ARM_BY_KEY[arm])
         for feature, arm, text in rows
         if text and arm in ARM_BY_KEY and not ARM_BY_KEY[arm].is_control
     ]
@@ -232,14 +237,15 @@ def _explanation_documents(store: FeatureStore) -> list[_Document]:
 
 def _truth_documents(store: FeatureStore) -> list[_Document]:
     table = store.features
-    names = ["truth_concept", "truth_group", "truth_terms"]
+    names = ["truth_ap", "truth_concept", "truth_group", "truth_terms"]
     columns = [table[name].to_pylist() if name in table.column_names else [None] * len(table) for name in names]
     documents = []
-    for feature, concept, group, more in zip(table["feature"].to_pylist(), *columns, strict=True):
+    for feature, precision, concept, group, more in zip(table["feature"].to_pylist(), *columns, strict=True):
         words: Sequence[str] = [word for word in (concept, group, *(more or ())) if word]
         if words:
             text = ", ".join(dict.fromkeys(word.replace("_", " ") for word in words))
-            documents.append(_Document(feature=feature, source="truth", text=text))
+            weight = _SOURCE_WEIGHTS["truth"] * (1 - _DETECTION_SHARE + _DETECTION_SHARE * (precision or 0.0))
+            documents.append(_Document(feature=feature, source="truth", text=text, weight=weight))
     return documents
 
 
@@ -247,7 +253,7 @@ def _cluster_documents(store: FeatureStore) -> list[_Document]:
     labels = {cluster.cluster: cluster.label for cluster in store.clusters}
     columns = (store.features[name].to_pylist() for name in ("feature", "cluster"))
     return [
-        _Document(feature=feature, source="cluster", text=labels[cluster])
+        _Document(feature=feature, source="cluster", text=labels[cluster], weight=_SOURCE_WEIGHTS["cluster"])
         for feature, cluster in zip(*columns, strict=True)
         if labels.get(cluster)
     ]

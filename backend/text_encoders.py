@@ -67,11 +67,18 @@ class PackagedTextEncoder:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are local; the library must not look for newer ones
         try:
             from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging as loading
         except ImportError as error:
             raise DependencyMissing(
                 f"sentence-transformers cannot be imported ({error}). Install it: pip install sentence-transformers"
             ) from error
-        return SentenceTransformer(str(self.model_dir), device="cpu", local_files_only=True)
+        shows_bars = loading.is_progress_bar_enabled()
+        loading.disable_progress_bar()  # a bar for 90 MB would only hide the reader's own output
+        try:
+            return SentenceTransformer(str(self.model_dir), device="cpu", local_files_only=True)
+        finally:
+            if shows_bars:
+                loading.enable_progress_bar()
 
 
 @lru_cache(maxsize=4)
