@@ -123,21 +123,17 @@ def build_config(
         max_position_embeddings=1024,
         sliding_window=sliding_window,
         layer_types=["sliding_attention" if layer % 2 == 0 else "full_attention" for layer in range(text_layers)],
-        pad_token_id=tokenizer.convert_tokens_to_ids("<pad>"),
-        eos_token_id=tokenizer.convert_tokens_to_ids("<eos>"),
-        bos_token_id=tokenizer.convert_tokens_to_ids("<bos>"),
+        pad_token_id=SPECIAL_TOKENS.index("<pad>"),
+        eos_token_id=SPECIAL_TOKENS.index("<eos>"),
+        bos_token_id=SPECIAL_TOKENS.index("<bos>"),
     )
     return Gemma3Config(
         text_config=text.to_dict(),
         vision_config=vision.to_dict(),
         mm_tokens_per_image=tokens_per_image,
-        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
-        eos_token_id=[
-            tokenizer.convert_tokens_to_ids("<eos>"),
-            tokenizer.convert_tokens_to_ids("<end_of_turn>"),
-        ],
+        boi_token_index=SPECIAL_TOKENS.index("<start_of_image>"),
+        eoi_token_index=SPECIAL_TOKENS.index("<end_of_image>"),
+        image_token_index=SPECIAL_TOKENS.index("<image_soft_token>"),
     )
 
 

@@ -8,6 +8,7 @@ named like the ``model_type`` of the family's config.json.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -113,14 +114,11 @@ class SubjectModel(ABC):
         sampling: Sampling | None = None,
     ) -> list[str]:
         """Whole answers, one per row; greedy unless sampling is given. Arguments as for :meth:`stream`."""
-        texts = [""] * image_embeddings.shape[0]
-        for texts in self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling):
-            pass
-        return texts
+        steps = self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+        last = deque(steps, maxlen=1)
+        return last[0] if last else [""] * image_embeddings.shape[0]
 
-    def residuals(
-        self, images: Sequence[Image.Image], *, batch_size: int = 64
-    ) -> Float[Tensor, "image patch d_model"]:
+    def residuals(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Float[Tensor, "image patch d_model"]:
         """Preprocess and run to the hook point, ``batch_size`` images at a time."""
         parts = [
             self.to_hook(self.preprocess(images[start : start + batch_size]))

@@ -7,7 +7,7 @@ tower is a patch. Written against transformers 5.23, whose modules are used unto
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +49,7 @@ def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, d
     if dtype not in DTYPES:
         raise SubjectError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     try:
-        model = Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
+        model: Any = Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
         # Pillow's resampling is the same on every machine; torchvision's depends on whether torchvision is installed.
         processor = AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -161,7 +161,8 @@ class Gemma3Subject(SubjectModel):
         max_new_tokens: int,
         sampling: Sampling | None = None,
     ) -> list[str]:
-        return self._texts(self.generate_ids(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling))
+        tokens = self.generate_ids(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+        return self._texts(tokens)
 
     def generate_ids(
         self,
@@ -172,10 +173,8 @@ class Gemma3Subject(SubjectModel):
         sampling: Sampling | None = None,
     ) -> Int[Tensor, "prompt step"]:
         """The answers' token ids, stop id included, padded after it: what transformers' generate appends."""
-        tokens = torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
-        for tokens in self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None):
-            pass
-        return tokens
+        last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None), maxlen=1)
+        return last[0] if last else torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
 
     def _texts(self, tokens: Int[Tensor, "prompt step"]) -> list[str]:
         rows = [trimmed(row, self._stop_ids) for row in tokens.tolist()]

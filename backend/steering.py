@@ -1,0 +1,305 @@
+"""Steering: interventions on the residual stream at the hook point, and the answers they lead to.
+
+Three operations, each along the unit direction ``d`` of a feature (its decoder row), at chosen patches:
+
+* ADD: ``h + s d``. The intervention of arXiv 2603.22593, with strength ``s`` in residual-stream L2 units.
+* SET: ``s d``. The patch's residual is replaced by the scaled direction (the paper's footnote calls it substitution).
+* ABLATE: ``h - a d``, where ``a`` is the feature's own SAE activation there: its contribution is taken out, no more.
+
+Several interventions of one row are applied in order. Activations, which ABLATE and the ACTIVE scope need, are always
+those of the unedited image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+
+from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectMismatch
+from backend.models.base import Sampling, SubjectModel
+from backend.sae import FeatureActivations, TopKSAE
+from backend.types import Intervention, Operation, PatchScope
+
+MAX_CACHED_IMAGES = 16
+MAX_ROWS = 64
+
+
+def edit(
+    residual: Float[Tensor, "row patch d_model"],
+    direction: Float[Tensor, "row d_model"],
+    strength: Float[Tensor, " row"],
+    operation: Operation,
+    mask: Bool[Tensor, "row patch"],
+    activation: Float[Tensor, "row patch"] | None = None,
+) -> Float[Tensor, "row patch d_model"]:
+    """The edited residual; patches outside the mask keep their exact values. Pure.
+
+    Args:
+        residual: residual stream at the hook point.
+        direction: one unit vector per row.
+        strength: residual-stream L2 units, one per row; ignored by ABLATE.
+        operation: ADD, SET or ABLATE.
+        mask: patches to edit.
+        activation: the feature's SAE activation, needed by ABLATE.
+    """
+    along = rearrange(direction, "row d_model -> row 1 d_model")
+    if operation is Operation.ADD:
+        edited = residual + rearrange(strength, "row -> row 1 1") * along
+    elif operation is Operation.SET:
+        edited = (rearrange(strength, "row -> row 1 1") * along).expand_as(residual)
+    else:
+        if activation is None:
+            raise ValueError("ABLATE needs the feature's activations")
+        edited = residual - rearrange(activation, "row patch -> row patch 1") * along
+    return torch.where(rearrange(mask, "row patch -> row patch 1"), edited, residual)
+
+
+def random_direction(seed: int, d_model: int) -> Float[Tensor, " d_model"]:
+    """A Gaussian direction scaled to unit norm, hence norm-matched to every decoder row. Same seed, same direction."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(d_model, generator=generator)
+    return direction / direction.norm()
+
+
+def control_seed(seed: int, feature: int) -> int:
+    """Seed of the random direction that stands in for a feature; differs between features and between seeds."""
+    digest = hashlib.sha256(f"random direction {seed} {feature}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def permuted_feature(feature: int, alive: Sequence[int]) -> int:
+    """The feature whose direction stands in for ``feature``: the alive list rotated by half its length.
+
+    Raises:
+        ValueError: the feature is not in the list, or the list is too short to give another one.
+    """
+    if len(alive) < 2:
+        raise ValueError("a permutation needs at least two alive features")
+    if feature not in alive:
+        raise ValueError(f"feature {feature} is not in the list of alive features")
+    return alive[(alive.index(feature) + len(alive) // 2) % len(alive)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteeredText:
+    """An answer and how many patches were edited before it was given; 0 only for a row without interventions."""
+
+    text: str
+    n_patches_edited: int
+
+
+class SteeringSession:
+    """One subject and one SAE, ready to steer: image prefixes are computed once, rows are steered as a batch.
+
+    Not thread-safe: one caller at a time.
+    """
+
+    def __init__(self, subject: SubjectModel, sae: TopKSAE) -> None:
+        """Pair them.
+
+        Raises:
+            SubjectMismatch: the SAE has another width or was trained at another hook point.
+        """
+        if sae.d_model != subject.d_model:
+            raise SubjectMismatch(
+                f"the SAE reads width {sae.d_model}, but {subject.card.name} has width {subject.d_model} at "
+                f"{subject.hook_point}"
+            )
+        if sae.config.hook_point is not None and sae.config.hook_point != subject.hook_point:
+            raise SubjectMismatch(
+                f"the SAE was trained at {sae.config.hook_point}, but the subject is cut at {subject.hook_point}"
+            )
+        self.subject = subject
+        self.sae = sae.to(subject.device)
+        self._residuals: OrderedDict[str, Float[Tensor, "patch d_model"]] = OrderedDict()
+
+    def residual(self, image: Image.Image | None = None) -> Float[Tensor, "patch d_model"]:
+        """Unedited residual stream of an image (None: the blank image), computed once per image."""
+        key = "blank" if image is None else _image_key(image)
+        if key not in self._residuals:
+            pictures = [self.subject.blank_image() if image is None else image]
+            self._residuals[key] = self.subject.residuals(pictures)[0]
+            if len(self._residuals) > MAX_CACHED_IMAGES:
+                self._residuals.popitem(last=False)
+        self._residuals.move_to_end(key)
+        return self._residuals[key]
+
+    def features(self, image: Image.Image | None = None) -> FeatureActivations:
+        """The features active on each patch of an image: values and indices [patch k]."""
+        return self.sae.encode(self.residual(image))
+
+    def embeddings(
+        self,
+        interventions: Sequence[Sequence[Intervention]],
+        image: Image.Image | None = None,
+        *,
+        random_seed: int | None = None,
+    ) -> Float[Tensor, "row token d_text"]:
+        """Image embeddings of each steered row. Arguments and errors as for :meth:`answers`."""
+        return self._steered(interventions, image, random_seed)[0]
+
+    def answers(
+        self,
+        interventions: Sequence[Sequence[Intervention]],
+        prompt: str,
+        image: Image.Image | None = None,
+        *,
+        max_new_tokens: int = 50,
+        sampling: Sampling | None = None,
+        random_seed: int | None = None,
+    ) -> list[SteeredText]:
+        """Steer each row and let the subject answer.
+
+        Args:
+            interventions: one sequence per row, applied in order; an empty one is the unsteered row.
+            prompt: question put to the subject, the same for every row.
+            image: picture to steer on; None is the blank image.
+            max_new_tokens: longest answer.
+            sampling: greedy if None.
+            random_seed: if given, every direction is replaced by a random one of the same norm (a control); scopes
+                and ablated amounts stay those of the feature.
+
+        Raises:
+            InterventionNotApplied: an intervention touched no patch or changed nothing. No text is returned.
+            UnknownFeature: a feature id lies outside the SAE.
+            ActivationsNotFinite: the strength drove the tower out of its number range.
+        """
+        answers: list[SteeredText] = []
+        for start in range(0, len(interventions), MAX_ROWS):
+            embeddings, n_edited = self._steered(interventions[start : start + MAX_ROWS], image, random_seed)
+            texts = self.subject.generate(embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+            answers += [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
+        return answers
+
+    def stream(
+        self,
+        interventions: Sequence[Sequence[Intervention]],
+        prompt: str,
+        image: Image.Image | None = None,
+        *,
+        max_new_tokens: int = 50,
+        sampling: Sampling | None = None,
+        random_seed: int | Sequence[int | None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[list[SteeredText]]:
+        """Like :meth:`answers`, yielding all rows' texts so far after each token.
+
+        ``random_seed`` may be one value per row, so that steered and control rows stream side by side.
+        """
+        embeddings, n_edited = self._steered(interventions, image, random_seed)
+        steps = self.subject.stream(
+            embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
+        )
+        for texts in steps:
+            yield [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
+
+    def _steered(
+        self,
+        interventions: Sequence[Sequence[Intervention]],
+        image: Image.Image | None,
+        random_seed: int | Sequence[int | None] | None,
+    ) -> tuple[Float[Tensor, "row token d_text"], list[int]]:
+        n_rows = len(interventions)
+        seeds = random_seed if isinstance(random_seed, Sequence) else [random_seed] * n_rows
+        if len(seeds) != n_rows:
+            raise ValueError(f"{len(seeds)} random seeds were given for {n_rows} rows")
+        base = self.residual(image)
+        activations = self._needed_activations(base, interventions)
+        residual = base.expand(n_rows, -1, -1)
+        touched = torch.zeros(residual.shape[:2], dtype=torch.bool, device=base.device)
+        for turn in range(max((len(row) for row in interventions), default=0)):
+            for operation in Operation:
+                rows = [
+                    at for at, row in enumerate(interventions) if len(row) > turn and row[turn].operation is operation
+                ]
+                if not rows:
+                    continue
+                chosen = [interventions[at][turn] for at in rows]
+                masks = torch.stack([self._mask(one, activations, base.shape[0]) for one in chosen]).to(base.device)
+                edited = edit(
+                    residual[rows],
+                    torch.stack([self._direction(one, seeds[at]) for at, one in zip(rows, chosen, strict=True)]),
+                    torch.tensor([one.strength for one in chosen], device=base.device),
+                    operation,
+                    masks,
+                    _stacked(chosen, activations) if operation is Operation.ABLATE else None,
+                )
+                _require_applied(chosen, residual[rows], edited, masks)
+                residual = residual.index_copy(0, torch.tensor(rows, device=base.device), edited)
+                touched[rows] |= masks
+        embeddings = self.subject.from_hook(residual)
+        if not torch.isfinite(embeddings).all():
+            raise ActivationsNotFinite("the steered image embeddings are not finite: choose a smaller strength")
+        return embeddings, touched.sum(dim=1).tolist()
+
+    def _direction(self, intervention: Intervention, seed: int | None) -> Float[Tensor, " d_model"]:
+        own = self.sae.direction(intervention.feature)
+        if seed is None:
+            return own
+        return random_direction(control_seed(seed, intervention.feature), self.sae.d_model).to(own.device)
+
+    def _needed_activations(
+        self, base: Float[Tensor, "patch d_model"], interventions: Sequence[Sequence[Intervention]]
+    ) -> dict[int, Float[Tensor, " patch"]]:
+        features = sorted(
+            {
+                one.feature
+                for row in interventions
+                for one in row
+                if one.scope is PatchScope.ACTIVE or one.operation is Operation.ABLATE
+            }
+        )
+        if not features:
+            return {}
+        columns = self.sae.activations_of(base, features).unbind(dim=-1)
+        return dict(zip(features, columns, strict=True))
+
+    @staticmethod
+    def _mask(
+        intervention: Intervention, activations: dict[int, Float[Tensor, " patch"]], n_patches: int
+    ) -> Bool[Tensor, " patch"]:
+        if intervention.scope is PatchScope.ACTIVE:
+            return activations[intervention.feature] > 0
+        if intervention.scope is PatchScope.ALL:
+            return torch.ones(n_patches, dtype=torch.bool)
+        patches: Int[Tensor, " n"] = torch.tensor(intervention.patches, dtype=torch.long)
+        if patches.numel() and not 0 <= int(patches.min()) <= int(patches.max()) < n_patches:
+            raise InterventionNotApplied(f"a given patch lies outside 0..{n_patches - 1}")
+        return torch.zeros(n_patches, dtype=torch.bool).index_fill(0, patches, True)
+
+
+def _require_applied(
+    interventions: Sequence[Intervention],
+    before: Float[Tensor, "row patch d_model"],
+    after: Float[Tensor, "row patch d_model"],
+    masks: Bool[Tensor, "row patch"],
+) -> None:
+    changed = (before != after).flatten(1).any(dim=1).tolist()
+    for one, has_changed, n_patches in zip(interventions, changed, masks.sum(dim=1).tolist(), strict=True):
+        if n_patches == 0:
+            raise InterventionNotApplied(
+                f"feature {one.feature} touched no patch: it is not active on this image, or no patch was chosen"
+            )
+        if not has_changed:
+            raise InterventionNotApplied(
+                f"{one.operation.value} of feature {one.feature} at strength {one.strength:g} changed nothing"
+            )
+
+
+def _stacked(
+    interventions: Sequence[Intervention], activations: dict[int, Float[Tensor, " patch"]]
+) -> Float[Tensor, "row patch"]:
+    return torch.stack([activations[one.feature] for one in interventions])
+
+
+def _image_key(image: Image.Image) -> str:
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
