@@ -1,0 +1,109 @@
+"""What harvesting costs on top of the vision tower that it cannot do without.
+
+The floor is the bare encoder prefix: images that are already preprocessed, run to the hook point, results thrown away.
+Above it come reading and preprocessing the images, encoding by the SAE, and keeping the best exemplars of each feature.
+
+    python -m benchmarks.harvest --n-images 256
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+from rich.console import Console
+
+from backend.models.base import SubjectModel
+from backend.sae import TopKSAE
+from backend.types import Split
+from benchmarks.measuring import in_turn, print_table
+from benchmarks.subjects import describe, open_benchmark_sae, open_benchmark_subject
+from precompute.encoding import encode_images
+from precompute.sparse_codes import by_feature
+from precompute.streaming_top import StreamingTop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to measure."""
+
+    n_images: int = 256
+    """Images, made up from a seed."""
+    images_per_batch: int = 32
+    """Images in one batch of the vision tower."""
+    n_exemplars: int = 24
+    """Exemplars kept per feature."""
+    n_rounds: int = 3
+    """How often each way is run."""
+    device: str = "cpu"
+    """Torch device."""
+    layer: int | None = None
+    """Block of the hook point; by default the shipped atlas's."""
+
+
+class MadeUpImages:
+    """Blocky random pictures in memory: an ImageSet that costs nothing to read."""
+
+    name = "made up"
+    split = Split.EXPLAIN
+    fingerprint = "made up"
+
+    def __init__(self, n_images: int, image_px: int) -> None:
+        rng = np.random.default_rng(0)
+        small = rng.integers(0, 256, size=(n_images, 8, 8, 3), dtype=np.uint8)
+        size = (image_px, image_px)
+        self._images = [Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST) for pixels in small]
+        self.ids: Sequence[str] = [str(number) for number in range(n_images)]
+
+    def load(self, image_id: str) -> Image.Image:
+        """The picture with this id."""
+        return self._images[int(image_id)]
+
+
+def prefix_only(subject: SubjectModel, pixels: torch.Tensor, images_per_batch: int) -> None:
+    """The floor: the vision tower up to the hook point."""
+    for batch in pixels.split(images_per_batch):
+        subject.to_hook(batch)
+
+
+def read_and_prefix(subject: SubjectModel, images: MadeUpImages, images_per_batch: int) -> None:
+    """With reading and preprocessing, as the pipeline does it."""
+    for _ in encode_images(subject, images, images.ids, images_per_batch=images_per_batch):
+        pass
+
+
+def stream(subject: SubjectModel, sae: TopKSAE, images: MadeUpImages, settings: Settings) -> StreamingTop:
+    """All of it: read, run to the hook point, encode, and keep the best exemplars of each feature."""
+    top = StreamingTop(settings.n_exemplars)
+    for chunk in encode_images(subject, images, images.ids, images_per_batch=settings.images_per_batch):
+        encoded = sae.encode(chunk.residuals)
+        codes = by_feature(encoded.values, encoded.indices)
+        positions = np.asarray(chunk.positions)[codes.pair_image]
+        top.add(codes.pair_feature, codes.pair_mean, positions)
+    return top
+
+
+def main(settings: Settings) -> None:
+    """Measure and print."""
+    subject = open_benchmark_subject(settings.device, settings.layer)
+    sae = open_benchmark_sae(subject)
+    images = MadeUpImages(settings.n_images, subject.image_px)
+    pixels = subject.preprocess([images.load(image_id) for image_id in images.ids])
+    measured = in_turn(
+        {
+            "encoder prefix": lambda: prefix_only(subject, pixels, settings.images_per_batch),
+            "with reading": lambda: read_and_prefix(subject, images, settings.images_per_batch),
+            "streaming harvest": lambda: stream(subject, sae, images, settings),
+        },
+        n_rounds=settings.n_rounds,
+    )
+    Console().print(describe(subject, sae))
+    print_table("Harvest", measured, baseline="encoder prefix", n_units=settings.n_images, unit="images")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
