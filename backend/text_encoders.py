@@ -46,8 +46,12 @@ class PackagedTextEncoder:
         self.model_dir = model_dir
         self._lock = Lock()
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return tree_fingerprint(self.model_dir, _ENCODER_FILES)
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d"]:

@@ -53,7 +53,7 @@ def write_index(writer: ArtifactWriter, vectors: np.ndarray) -> None:
     import faiss
 
     index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, dtype=np.float32))  # pyright: ignore[reportCallIssue]
+    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
     writer.write_with("index.faiss", lambda path: faiss.write_index(index, str(path)))
 
 
