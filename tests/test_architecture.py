@@ -40,7 +40,7 @@ HEAVY = {"torch", "torchvision", "transformers", "faiss", "sentence_transformers
 HEAVY |= {"open_clip", "sam2", "sklearn", "scipy"}
 # What the pipeline and the torch half of the backend may import at module level, besides the standard library.
 MODULE_LEVEL = {"torch", "transformers", "safetensors", "numpy", "scipy", "sklearn", "pyarrow", "PIL", "einops"}
-MODULE_LEVEL |= {"jaxtyping", "tyro", "rich", "tqdm", "backend", "precompute"}
+MODULE_LEVEL |= {"tokenizers", "jaxtyping", "tyro", "rich", "tqdm", "backend", "precompute"}
 PICKLING = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # The one seam from the pipeline's side to the explorer: `iconoscope serve` and `demo` open it.
 SEAM = "precompute/cli/"
