@@ -111,7 +111,7 @@ CLOTHING = _objects(
     "clothing",
     ("clothing",),
     """
-    👕 shirt | a blue shirt | a t-shirt
+    👕 shirt | a light blue shirt | a shirt
     👖 jeans | a pair of jeans | blue jeans
     👗 dress | a blue dress | a dress
     👢 boot | a brown boot | a boot > footwear
