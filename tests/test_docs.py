@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from backend.errors import IconoscopeError
-from backend.types import Method, Operation, PatchScope, Split, TruthOutcome, Variant
+from backend.types import ARMS, Method, Operation, PatchScope, Split, TruthOutcome, Variant
+from benchmarks.results_table import results, with_results
+from tests.builders_atlas import BagEncoder, build_atlas
 from tests.source_tree import PACKAGES, ROOT, name_of, python_files, tracked_files, tree_of
 
 DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md" and "assets" not in path.parts]
@@ -133,6 +135,21 @@ def test_readme_opens_with_a_sentence_a_picture_and_a_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     sentence, picture, command = text.index("Iconoscope explains"), text.index("!["), text.index("```sh\nmake demo")
     assert sentence < picture < command < 800
+
+
+def test_readme_shows_the_numbers_of_the_shipped_atlas(shipped_atlas: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == with_results(text, results(shipped_atlas)), "stale: python -m benchmarks.results_table --write"
+
+
+def test_results_table_has_every_arm_with_its_interval(tmp_path: Path) -> None:
+    table = results(build_atlas(tmp_path / "atlas", n_features=24, encoder=BagEncoder()))
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(ARMS)
+    assert all(arm.label in row for arm, row in zip(ARMS, rows, strict=True))
+    steering = [cell.strip() for cell in rows[0].split("|")[1:-1]]
+    assert re.fullmatch(r"\d+ % \(-?\d+–\d+\)", steering[3])
+    assert all(re.fullmatch(r"-?\d\.\d\d \(-?\d\.\d\d–-?\d\.\d\d\)", cell) for cell in steering[5:])
 
 
 def test_changelog_has_an_unreleased_head() -> None:
