@@ -57,8 +57,8 @@ def _dictionary(meta: Mapping[str, Any]) -> str:
     return (
         f"The SAE reads {point['tower']} block {point['layer']} (d_model {sae['d_model']}), with d_sae {sae['d_sae']} "
         f"and k {sae['k']}: explained variance {sae['explained_variance']:.3f}, L0 {sae['l0']:.1f}, {sae['alive']} "
-        f"features alive and {sae['dead']} dead. Concepts that some feature detects with average precision of at least 0.3 on "
-        f"held-out scenes: {_interval(coverage['all'], percent=True)} of {coverage['all']['n']} ({kinds})."
+        f"features alive and {sae['dead']} dead. Concepts that some feature detects with average precision of at least "
+        f"0.3 on held-out scenes: {_interval(coverage['all'], percent=True)} of {coverage['all']['n']} ({kinds})."
     )
 
 
@@ -79,8 +79,8 @@ def _legend(meta: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
     fewest = min(entry[metric]["n"] for entry in counts.values() for metric in METRICS)
     return (
         f"Value (95 % interval). n: features with an attempt; controls in italics. Truth is over the {decidable} "
-        f"features whose concept is decidable; scores are over the features that have one (at least {fewest}). All images are "
-        f"from the scoring split, which no explanation saw. Recipe: `{meta['recipe']}`."
+        f"features whose concept is decidable; scores are over the features that have one (at least {fewest}). All "
+        f"images are from the scoring split, which no explanation saw. Recipe: `{meta['recipe']}`."
     )
 
 

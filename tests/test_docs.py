@@ -142,6 +142,7 @@ def test_readme_shows_the_numbers_of_the_shipped_atlas(shipped_atlas: Path) -> N
     assert text == with_results(text, results(shipped_atlas)), "stale: python -m benchmarks.results_table --write"
 
 
+@pytest.mark.slow
 def test_results_table_has_every_arm_with_its_interval(tmp_path: Path) -> None:
     table = results(build_atlas(tmp_path / "atlas", n_features=24, encoder=BagEncoder()))
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
