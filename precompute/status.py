@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from backend.artifact_writer import PLAN_NAME
 from backend.artifacts import CONFIG_NAME, MANIFEST_NAME, SHARDS_NAME, Artifact, canonical_payload
-from backend.errors import ArtifactError
+from backend.errors import ArtifactError, ArtifactStale
 from precompute.recipe import Recipe
 from precompute.stage import PlannedStage, Stage, plan
 
@@ -133,3 +133,19 @@ def diff(before: object, now: object, name: str = "") -> list[str]:
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def require_current(artifact: Artifact, recipe: Recipe, stages: Sequence[Stage] | None = None) -> None:
+    """Check that ``artifact`` is what ``recipe`` and this code would make now, without computing it.
+
+    The fingerprints of the whole chain are worked out from the recipe, the stages' versions and the models and data at
+    hand. Raises ArtifactStale naming the fields that differ and the command that recomputes.
+    """
+    item = next(item for item in plan(recipe, stages) if item.stage.name == artifact.manifest.kind)
+    if artifact.fingerprint == item.fingerprint:
+        return
+    older = {"inputs": artifact.manifest.inputs, "stage_version": artifact.manifest.stage_version}
+    raise ArtifactStale(
+        f"{artifact.folder} was made by other inputs: {'; '.join(changes_since(older, item))}. "
+        f"Recompute it with: iconoscope run {recipe.name} --out DIR"
+    )
