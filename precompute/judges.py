@@ -73,7 +73,17 @@ class TruthOracle(Protocol):
         """RIGHT, PARTLY (family or hypernym) or WRONG; a text that cannot be parsed is WRONG."""
         ...
 
-    def family(self, concept: str) -> str: ...
+    def family(self, concept: str) -> str:
+        """The concept's family, e.g. ``animal``."""
+        ...
+
+    def kind(self, concept: str) -> str:
+        """What sort of concept it is, e.g. ``object`` or ``texture``; coverage is reported by kind."""
+        ...
+
+    def terms(self, concept: str) -> Sequence[str]:
+        """Words under which a person would search for the concept: its names, family and hypernyms."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,7 +139,7 @@ class ExplainSection:
     n_images: int
     max_new_tokens: int
     strengths: tuple[float, ...]
-    """Candidates for STEERING, in residual-stream L2 units or multiples as the stage says."""
+    """Candidates for STEERING, in ``strength_unit``."""
     informed_strengths: tuple[float, ...]
     n_selection_features: int
     per_feature_strength: bool
@@ -148,6 +148,9 @@ class ExplainSection:
     seed: int
     heatmap_alpha: float
     answer_prefixes: tuple[str, ...]
+    strength_unit: Literal["l2", "residual_norm"] = "l2"
+    """``l2``: residual-stream L2 units, as in the paper; ``residual_norm``: multiples of the mean residual norm at the
+    hook point, which harvest measures. Tables always hold L2 units."""
 
     def __post_init__(self) -> None:
         _positive(self, "n_images", "max_new_tokens", "n_selection_features", "features_per_shard")

@@ -1,0 +1,96 @@
+"""Exemplars of a harvest by feature, with their activation grids, and a small cache of the images they name."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float
+from PIL import Image
+
+from backend.artifacts import Artifact
+from backend.types import PatchGrid, Split
+from precompute.datasets import ImageSet
+
+_CACHED_IMAGES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exemplar:
+    """An image on which a feature is active."""
+
+    image_id: str
+    activation_mean: float
+    activation_max: float
+    grid: Float[np.ndarray, "row col"]
+    """float32 activation per patch, 0 where inactive."""
+
+
+class ExemplarIndex:
+    """The exemplars of one split and pooling, best first, looked up by feature."""
+
+    def __init__(self, harvest: Artifact, split: Split, pooling: str, grid: PatchGrid) -> None:
+        table = harvest.table("exemplars")
+        wanted = pc.and_(pc.equal(table["split"], split.value), pc.equal(table["pooling"], pooling))
+        self.table: pa.Table = table.filter(wanted).combine_chunks()
+        self._grid = grid
+        self._feature = self.table["feature"].to_numpy()
+        assert bool((np.diff(self._feature) >= 0).all()), "harvest writes exemplars sorted by feature"
+        self._image_ids = self.table["image_id"].to_pylist()
+        self._mean = self.table["activation_mean"].to_numpy()
+        self._max = self.table["activation_max"].to_numpy()
+        patches, values = (self.table[name].combine_chunks() for name in ("patches", "values"))
+        self._offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(patches).to_numpy())]).astype(np.int64)
+        self._patches = patches.flatten().to_numpy()
+        self._values = values.flatten().to_numpy()
+
+    def of(self, feature: int, n: int | None = None) -> tuple[Exemplar, ...]:
+        """Up to ``n`` exemplars of a feature; none if it is active on no image of the split."""
+        start, stop = np.searchsorted(self._feature, [feature, feature + 1])
+        if n is not None:
+            stop = min(stop, start + n)
+        return tuple(self._exemplar(row) for row in range(int(start), int(stop)))
+
+    def _exemplar(self, row: int) -> Exemplar:
+        grid = np.zeros(self._grid.n_patches, dtype=np.float32)
+        within = slice(self._offsets[row], self._offsets[row + 1])
+        grid[self._patches[within]] = self._values[within]
+        return Exemplar(
+            image_id=self._image_ids[row],
+            activation_mean=float(self._mean[row]),
+            activation_max=float(self._max[row]),
+            grid=grid.reshape(self._grid.rows, self._grid.cols),
+        )
+
+
+class ImageCache:
+    """The images of one split, the least recently used ones dropped."""
+
+    def __init__(self, images: ImageSet, limit: int = _CACHED_IMAGES) -> None:
+        self.images = images
+        self._limit = limit
+        self._kept: OrderedDict[str, Image.Image] = OrderedDict()
+
+    def __getitem__(self, image_id: str) -> Image.Image:
+        """The picture. Raises ImageUnreadable (it was readable when harvested)."""
+        if image_id not in self._kept:
+            self._kept[image_id] = self.images.load(image_id)
+            if len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(image_id)
+        return self._kept[image_id]
+
+
+def grid_of(harvest: Artifact) -> PatchGrid:
+    """The patch grid the harvest was made with."""
+    grid = harvest.json("stream")["grid"]
+    return PatchGrid(rows=int(grid["rows"]), cols=int(grid["cols"]))
+
+
+def alive_features(harvest: Artifact) -> tuple[int, ...]:
+    """Features that fire on the explain split, in ascending order."""
+    table = harvest.table("features")
+    return tuple(table.filter(table["alive"])["feature"].to_pylist())
