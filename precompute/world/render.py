@@ -39,7 +39,7 @@ class Rendered:
 
     def pixel_masks(self) -> Bool[np.ndarray, "concept row col"]:
         """One mask per concept of CONCEPTS, photometric factors included."""
-        return _masks(self.spec, self.owners)
+        return masks_of(self.spec, self.owners)
 
     def patch_owners(self) -> UInt8[np.ndarray, "row col"]:
         """The owner of most pixels of each patch."""
@@ -47,7 +47,7 @@ class Rendered:
 
     def patch_masks(self) -> Bool[np.ndarray, "concept row col"]:
         """Exact per-patch masks [96, 16, 16]."""
-        return _masks(self.spec, self.patch_owners())
+        return masks_of(self.spec, self.patch_owners())
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +118,10 @@ def patch_owners(owners: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray,
     return np.where(winner == N_OWNERS, OUTSIDE, winner).astype(np.uint8).reshape(GRID, GRID)
 
 
-def _masks(spec: SceneSpec, owners: np.ndarray) -> np.ndarray:
+def masks_of(
+    spec: SceneSpec, owners: UInt8[np.ndarray, "row col"]
+) -> Bool[np.ndarray, "concept row col"]:
+    """Masks of all concepts from an owner map of pixels or of patches."""
     masks = np.zeros((len(CONCEPTS), *owners.shape), bool)
     masks[:N_OWNERS] = owners[None] == np.arange(N_OWNERS, dtype=np.uint8)[:, None, None]
     shown = owners != OUTSIDE

@@ -102,7 +102,7 @@ def _photometric(rng: np.random.Generator, fills: Sequence[str]) -> dict[str, bo
     }
 
 
-def _scatter(rng: np.random.Generator, names: Sequence[str], low: int, high: int) -> tuple[Placed, ...]:
+def scatter(rng: np.random.Generator, names: Sequence[str], low: int, high: int) -> tuple[Placed, ...]:
     """Place objects with little overlap: each takes the emptiest of six random spots."""
     placed: list[Placed] = []
     for name in names:
@@ -128,7 +128,7 @@ def scene(rng: np.random.Generator) -> SceneSpec:
     if usual is not None and rng.random() < CONTEXT_BIAS_FRACTION:
         fill = usual
     largest = 84 if len(names) <= 2 else 60
-    return SceneSpec(seed=_seed(rng), areas=(Area(fill=fill),), objects=_scatter(rng, names, 30, largest),
+    return SceneSpec(seed=_seed(rng), areas=(Area(fill=fill),), objects=scatter(rng, names, 30, largest),
                      **_photometric(rng, [fill]))  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def panel(rng: np.random.Generator) -> SceneSpec:
         areas.append(Area(fill=_choose(rng, pool), top=top, left=left, bottom=bottom, right=right))
     names = [_choose(rng, OBJECT_IDS) for _ in range(int(rng.integers(0, 3)))]
     photometric = _photometric(rng, [area.fill for area in areas])
-    return SceneSpec(seed=_seed(rng), areas=tuple(areas), objects=_scatter(rng, names, 30, 64), **photometric)
+    return SceneSpec(seed=_seed(rng), areas=tuple(areas), objects=scatter(rng, names, 30, 64), **photometric)
 
 
 def wallpaper(rng: np.random.Generator, name: str | None = None) -> SceneSpec:
@@ -189,7 +189,7 @@ def wallpaper(rng: np.random.Generator, name: str | None = None) -> SceneSpec:
 
 def studio(rng: np.random.Generator, name: str | None = None) -> SceneSpec:
     """One large object on blank paper."""
-    objects = _scatter(rng, [name or _choose(rng, OBJECT_IDS)], 48, 124)
+    objects = scatter(rng, [name or _choose(rng, OBJECT_IDS)], 48, 124)
     return SceneSpec(seed=_seed(rng), areas=(Area(fill=PAPER),), objects=objects)
 
 
