@@ -6,6 +6,8 @@ Each rule reads the sources and names the file and line that breaks it.
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -14,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from backend import errors
+from backend.models import families
+from backend.models.base import SubjectModel
 from backend.types import Method
+from precompute.metrics import metric_cards
 from tests.source_tree import (
     PACKAGES,
     ROOT,
@@ -218,6 +223,33 @@ def _explains(path: Path) -> bool:
     classes = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
     public = [node for node in classes if not node.name.startswith("_")]
     return any("Explainer" in ast.unparse(base) for node in public for base in node.bases)
+
+
+def test_every_metric_module_has_cards_with_unique_names() -> None:
+    modules = [path.stem for path in (ROOT / "precompute" / "metrics").glob("*.py") if path.stem != "__init__"]
+    cards = {name: importlib.import_module(f"precompute.metrics.{name}").CARDS for name in modules}
+    assert modules
+    assert all(cards.values()), f"a module of precompute/metrics has no card: {cards}"
+    names = [card.name for of_module in cards.values() for card in of_module]
+    assert sorted(names) == sorted(set(names)) == sorted(metric_cards())
+
+
+def test_every_stage_is_declared_in_the_file_of_its_name() -> None:
+    for path in (ROOT / "precompute" / "stages").glob("*.py"):
+        if path.stem != "__init__":
+            stage = importlib.import_module(module_of(path)).STAGE
+            assert stage.name == path.stem, f"{name_of(path)} declares the stage {stage.name!r}"
+            assert stage.version >= 1
+
+
+@pytest.mark.parametrize("family", families())
+def test_every_adapter_can_be_built(family: str) -> None:
+    module = importlib.import_module(f"backend.models.{family}")
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, SubjectModel)]
+    adapters = [kind for kind in kinds if kind is not SubjectModel]
+    assert adapters, f"backend/models/{family}.py defines no SubjectModel"
+    assert not [kind.__name__ for kind in adapters if inspect.isabstract(kind)], "an adapter leaves a method out"
+    assert callable(module.load)
 
 
 def test_error_tree_is_drawn_as_it_is() -> None:
