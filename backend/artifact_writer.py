@@ -54,9 +54,7 @@ def inputs_of(config: Mapping[str, object], upstream: Mapping[str, str]) -> dict
 
 def artifact_fingerprint(stage: str, version: int, inputs: Mapping[str, Any]) -> str:
     """Fingerprint of a stage's output: name, integer version, science config and upstream fingerprints."""
-    return fingerprint(
-        {"stage": stage, "version": version, "config": inputs["config"], "upstream": inputs["upstream"]}
-    )
+    return fingerprint({"stage": stage, "version": version, "config": inputs["config"], "upstream": inputs["upstream"]})
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -94,14 +92,19 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        if error.errno in _FULL_DISK:
-            raise ArtifactError(
-                f"The disk is full: {path} could not be written. Nothing finished is lost; free some space and run "
-                "the same command again to go on from here."
-            ) from error
+        raise_if_disk_full(error, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def raise_if_disk_full(error: OSError, path: Path) -> None:
+    """Turn the system's "no space left" (or a used-up quota) into an ArtifactError that says how to go on."""
+    if error.errno in _FULL_DISK:
+        raise ArtifactError(
+            f"The disk is full: {path} could not be written. Nothing finished is lost; free some space and run "
+            "the same command again to go on from here."
+        ) from error
 
 
 def _sync(path: Path) -> None:
@@ -300,4 +303,3 @@ def _rows(path: Path) -> int | None:
         return int(pq.ParquetFile(path).metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise ArtifactDamaged(f"{path} is not a readable table ({error}).") from error
-

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from backend.artifact_writer import PLAN_NAME, ArtifactWriter, write_file
+from backend.artifact_writer import PLAN_NAME, ArtifactWriter, raise_if_disk_full, write_file
 from backend.artifacts import MANIFEST_NAME, SHARDS_NAME, Artifact
 from backend.errors import ArtifactDamaged, ArtifactError, ArtifactStale
 from precompute.progress import duration
@@ -60,10 +60,14 @@ def run_recipe(
             artifact = _finished(folder, item, progress)
             if artifact is None:
                 above = {name: artifacts[name] for name in item.stage.upstream}
-                artifact = _run_stage(item, folder, above, recipe, runtime, progress, command)
+                try:
+                    artifact = _run_stage(item, folder, above, recipe, runtime, progress, command)
+                except OSError as error:  # from a stage's own files or the log; the writer's are told already
+                    raise_if_disk_full(error, folder)
+                    raise
                 n_computed += 1
             artifacts[item.stage.name] = artifact
-            _write_latest(out_dir, {name: found.folder for name, found in artifacts.items()})
+            _write_latest(out_dir, item.stage.name, artifact.folder)
         if n_computed:
             progress.note(f"{recipe.name}: {n_computed} of {len(planned)} stages computed in {_since(started)}.")
         else:
@@ -184,11 +188,17 @@ def _prune_shards(artifact: Artifact) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_latest(out_dir: Path, folders: Mapping[str, Path]) -> None:
+def _write_latest(out_dir: Path, stage: str, folder: Path) -> None:
+    """Point latest.json at a finished stage; the others keep pointing at what they last finished."""
     path = out_dir / LATEST_NAME
-    text = json.dumps({name: folder.relative_to(out_dir).as_posix() for name, folder in folders.items()}, indent=1)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
-        write_file(path, (text + "\n").encode())
+    latest: dict[str, str] = {}
+    if path.is_file():
+        try:
+            latest = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            latest = {}  # an index, nothing more: every entry is written again in this run
+    if latest.get(stage) != (name := folder.relative_to(out_dir).as_posix()):
+        write_file(path, (json.dumps({**latest, stage: name}, indent=1) + "\n").encode())
 
 
 @contextmanager

@@ -39,14 +39,14 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``arguments`` defaults to the command line."""
-    command = tyro.cli(
-        Command,
-        prog="iconoscope",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
     try:
+        command = tyro.cli(
+            Command,
+            prog="iconoscope",
+            description=DESCRIPTION,
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues),
+        )
         return command()
     except IconoscopeError as error:
         print(f"iconoscope: {one_line(error)}", file=sys.stderr)
