@@ -1,0 +1,43 @@
+"""The explorer: a local web page over one atlas. ``launch`` is all that the command line needs.
+
+gradio is imported when the explorer starts, not when this package is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.launching import Explorer
+
+__all__ = ["launch"]
+
+
+def launch(
+    atlas_path: str | Path,
+    host: str = "127.0.0.1",
+    port: int | None = 7860,
+    *,
+    open_browser: bool = False,
+    block: bool = True,
+    warm: bool = True,
+) -> Explorer:
+    """Serve the atlas at ``atlas_path`` and, with ``block``, stay until interrupted.
+
+    Args:
+        atlas_path: folder of an atlas artifact.
+        host: address to listen on. The default answers this machine only.
+        port: TCP port; None takes a free one.
+        open_browser: open the page in the default browser.
+        block: wait until Ctrl-C; otherwise return at once with a running explorer.
+        warm: load search and subject model in the background, so that first answers come quickly.
+
+    Raises:
+        ArtifactMissing, ArtifactDamaged, ArtifactStale: the atlas cannot be used.
+        DependencyMissing: gradio or plotly is not installed.
+        OSError: the port is taken.
+    """
+    from app.launching import start
+
+    return start(atlas_path, host, port, open_browser=open_browser, block=block, warm=warm)

@@ -1,0 +1,147 @@
+"""Cards and links that lead to features: search hits, neighbours, explanations with their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.components import addresses
+from app.components.charts import interval_axis, truth_badge
+from app.components.exemplars import figure
+from app.components.markup import Child, Markup, h
+from app.components.numbers import count, estimate, number
+from backend.feature_store import ExemplarRecord, ExplanationRecord, FeatureRecord, SyntheticRecord
+from backend.search import Hit
+from backend.types import Score
+
+NO_WORDS = "No method found words for this feature."
+
+
+def words(text: str | None, fallback: str = NO_WORDS, class_: str = "ico-words") -> Markup:
+    """Text a model wrote, in the face that says so; or why there is none."""
+    return h("p", text, class_=class_) if text else h("p", fallback, class_="ico-why")
+
+
+def feature_link(feature: int, text: str | None, note: str | None = None) -> Markup:
+    return h(
+        "a",
+        h("span", str(feature), class_="ico-id"),
+        h("span", text or "no words", class_="ico-words" if text else "ico-why"),
+        h("span", note, class_="ico-n") if note else None,
+        href=addresses.page(tab="feature", feature=feature),
+        class_="ico-feature-link",
+        data_go="feature",
+        data_value=feature,
+    )
+
+
+def go_button(label: str, action: str, value: str | int, href: str, primary: bool = False) -> Markup:
+    """A link that looks like a button: a plain click stays in the page, its address can be copied."""
+    classes = "ico-button is-primary" if primary else "ico-button"
+    return h("a", label, href=href, class_=classes, data_go=action, data_value=value, role="button")
+
+
+def hit_card(
+    hit: Hit, record: FeatureRecord, exemplars: Sequence[ExemplarRecord], outcome: str, version: str
+) -> Markup:
+    """A search hit: pictures, the words that matched and whose they are, why, and the truth verdict."""
+    strip = [figure(exemplar, record.maximum, version, caption=False) for exemplar in exemplars[:4]]
+    by = hit.arm.label if hit.arm is not None else None
+    return h(
+        "a",
+        h("div", *strip, class_="ico-hit-strip"),
+        words(hit.text),
+        h(
+            "div",
+            h("span", f"feature {hit.feature}", class_="ico-id"),
+            h("span", f"by {by}", class_="ico-why") if by else None,
+            truth_badge(outcome),
+            class_="ico-hit-foot",
+        ),
+        h("div", h("span", hit.why, class_="ico-why"), class_="ico-hit-foot"),
+        href=addresses.page(tab="feature", feature=hit.feature),
+        class_="ico-hit",
+        data_go="feature",
+        data_value=hit.feature,
+    )
+
+
+def score_rows(scores: Iterable[Score], metrics: Mapping[str, Mapping[str, Any]]) -> Markup:
+    rows = []
+    for score in scores:
+        card = metrics.get(score.metric, {})
+        axis: Child = None
+        if score.value is not None and card.get("low") is not None and card.get("high") is not None:
+            axis = interval_axis(score.value, score.low, score.high, card["low"], card["high"], card.get("chance"))
+        rows.append(
+            h(
+                "div",
+                h("dt", card.get("label") or score.metric, title=card.get("description") or None),
+                h("dd", estimate(score.value, score.n, score.low, score.high, score.reason)),
+                axis,
+                class_="ico-score",
+            )
+        )
+    return h("dl", *rows, class_="ico-scores") if rows else h("p", "No scores were computed.", class_="ico-why")
+
+
+def _synthetic(images: Sequence[SyntheticRecord], feature: int, arm: str, version: str) -> Child:
+    if not images:
+        return None
+    pictures = []
+    for place, image in enumerate(images):
+        told = "not measured" if image.activation is None else number(image.activation)
+        pictures.append(
+            h(
+                "figure",
+                h(
+                    "div",
+                    h("img", src=addresses.synthetic(feature, arm, place, version), alt=f"made from: {image.text}"),
+                    class_="ico-picture",
+                ),
+                h("figcaption", told),
+                class_="ico-exemplar",
+            )
+        )
+    told = f"Images made from these words, with this feature's maximum activation on each (n = {len(images)})"
+    return h("div", h("p", told, class_="ico-why"), h("div", *pictures, class_="ico-synthetic"))
+
+
+def _provenance(record: ExplanationRecord) -> Markup:
+    lines = []
+    if record.strength is not None:
+        lines.append(f"strength {number(record.strength)} L2")
+    if record.n_patches_edited:
+        lines.append(f"{count(record.n_patches_edited)} patches edited")
+    if record.image_ids:
+        lines.append(f"{len(record.image_ids)} images shown")
+    inside = [
+        h("p", "; ".join(lines), class_="ico-why") if lines else None,
+        h("pre", record.raw_text, class_="ico-raw"),
+    ]
+    return h("details", h("summary", "Raw answer and how it was made"), *inside)
+
+
+def arm_card(
+    record: ExplanationRecord,
+    scores: Sequence[Score],
+    images: Sequence[SyntheticRecord],
+    metrics: Mapping[str, Mapping[str, Any]],
+    version: str,
+) -> Markup:
+    """One method's (or control's) explanation with its scores, generated images and raw answer."""
+    arm = record.arm
+    winner = h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★") if record.is_best else None
+    failed = f"No text: {record.failure or 'the model gave none'}"
+    return h(
+        "article",
+        h("div", h("span", arm.label, class_="ico-arm-name"), winner, class_="ico-arm-head"),
+        words(record.text, fallback=failed),
+        h("div", truth_badge(record.truth_outcome.value)),
+        score_rows(scores, metrics),
+        _synthetic(images, record.feature, arm.key, version),
+        _provenance(record),
+        class_="ico-arm is-winner" if record.is_best else "ico-arm is-control" if arm.is_control else "ico-arm",
+        data_arm=arm.key,
+        data_control="yes" if arm.is_control else None,
+    )

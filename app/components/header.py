@@ -1,0 +1,36 @@
+"""The head of the page: mark, name, what is being explored, and the theme switch."""
+
+from __future__ import annotations
+
+from app.components.markup import Markup, h
+from app.components.numbers import count
+from app.services import Services
+
+# A patch grid with a feature firing on it: opacity of the accent per cell, row-major.
+_CELLS = ((0.10, 0.16, 0.10, 0.10), (0.16, 0.55, 0.80, 0.16), (0.10, 0.90, 1.00, 0.30), (0.10, 0.22, 0.35, 0.10))
+
+
+def mark() -> Markup:
+    cells = [
+        h("rect", x=9 * col, y=9 * row, width=7.5, height=7.5, rx=1.5, fill="var(--ico-accent)", fill_opacity=shade)
+        for row, shades in enumerate(_CELLS)
+        for col, shade in enumerate(shades)
+    ]
+    return h("svg", *cells, attributes={"viewBox": "0 0 34.5 34.5"}, class_="ico-mark", aria_hidden="true")
+
+
+def header(services: Services) -> Markup:
+    hook = services.meta.get("hook_point") or {}
+    told = f"{count(len(services.store))} features of {services.subject_name}, "
+    told += f"{hook.get('tower')} block {hook.get('layer')}"
+    return h(
+        "header",
+        mark(),
+        h(
+            "div",
+            h("h1", "Iconoscope", class_="ico-title"),
+            h("p", told, class_="ico-subtitle"),
+        ),
+        h("div", h("button", "Dark", class_="ico-button ico-theme", type="button"), class_="ico-header-end"),
+        class_="ico-header",
+    )

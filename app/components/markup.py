@@ -1,0 +1,78 @@
+"""Server-built HTML, escaped by construction.
+
+This is the only place of the explorer that turns text into HTML. Everything an atlas, a model or a visitor
+wrote reaches the page as a plain ``str`` and is escaped here; only :class:`Markup`, which nothing but
+:func:`h` and :func:`join` makes, passes through untouched.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Mapping
+
+VOID_TAGS = frozenset({"br", "hr", "img", "input", "line", "rect", "path", "circle", "use"})
+_URL_ATTRIBUTES = frozenset({"href", "src"})
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufeff]")
+_NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9:-]*$")
+
+
+class Markup(str):
+    """A string that is already HTML."""
+
+    __slots__ = ()
+
+
+Child = str | int | float | None | Iterable["Child"]
+Attribute = str | int | float | bool | None
+
+
+def visible(text: str) -> str:
+    """``text`` with control and bidirectional-override characters shown as a replacement sign."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def escape(text: object) -> Markup:
+    """HTML-escaped text, safe inside elements and quoted attributes."""
+    return Markup(html.escape(visible(str(text)), quote=True))
+
+
+def _attribute(name: str, value: Attribute) -> str:
+    name = name.rstrip("_").replace("_", "-")
+    if not _NAME.match(name) or name.lower().startswith("on"):
+        raise ValueError(f"attribute name {name!r} is not allowed in built HTML")
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return f" {name}"
+    if name in _URL_ATTRIBUTES and not str(value).startswith(("iconoscope/", "#", "?", "https://", "data:image/webp;")):
+        raise ValueError(f"attribute {name} may only hold addresses of this site or https ones, not {value!r}")
+    return f' {name}="{escape(value)}"'
+
+
+def _child(child: Child) -> str:
+    if child is None:
+        return ""
+    if isinstance(child, Markup):
+        return child
+    if isinstance(child, str | int | float):
+        return escape(child)
+    return "".join(_child(item) for item in child)
+
+
+def h(tag: str, *children: Child, attributes: Mapping[str, Attribute] | None = None, **more: Attribute) -> Markup:
+    """One element. ``class_`` and ``data_x`` become ``class`` and ``data-x``; strings are escaped.
+
+    Raises ValueError for event-handler attributes and for addresses that leave the site other than by https.
+    """
+    if not _NAME.match(tag) or tag.lower() in {"script", "style", "iframe", "object"}:
+        raise ValueError(f"element {tag!r} is not allowed in built HTML")
+    packed = "".join(_attribute(name, value) for name, value in {**(attributes or {}), **more}.items())
+    if tag in VOID_TAGS:
+        return Markup(f"<{tag}{packed}>" if tag in {"br", "hr", "img", "input"} else f"<{tag}{packed}/>")
+    return Markup(f"<{tag}{packed}>{''.join(_child(child) for child in children)}</{tag}>")
+
+
+def join(parts: Iterable[Child], separator: Child = "") -> Markup:
+    """Several pieces one after another, each escaped unless it is markup."""
+    return Markup(_child(separator).join(_child(part) for part in parts))

@@ -1,0 +1,27 @@
+"""The bridge from links in server-built HTML to Gradio: a hidden component that turns a click into an event."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from app.components.addresses import static
+
+SCRIPT = """
+window.iconoscope.startTheme();
+window.iconoscope.register((action, value) =>
+  trigger('select', {index: 0, value: {action, value: String(value)}, selected: true}));
+"""
+ACTIONS = ("feature", "steer", "search", "show", "clear", "colour", "tab")
+
+
+def navigator(static_version: str, elem_id: str) -> gr.HTML:
+    """Emits ``select`` with ``{action, value}`` (one of ACTIONS, text) when a ``data-go`` element is clicked."""
+    scripts = ("iconoscope.js", "exemplars.js")
+    return gr.HTML(
+        value="",
+        html_template='<span class="ico-navigator" hidden></span>',
+        js_on_load=SCRIPT,
+        head="".join(f'<script src="{static(name, static_version)}"></script>' for name in scripts),
+        apply_default_css=False,
+        elem_id=elem_id,
+    )

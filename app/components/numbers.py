@@ -1,0 +1,64 @@
+"""How numbers look: a value never stands without its n, and a missing one says why."""
+
+from __future__ import annotations
+
+import math
+
+from app.components.markup import Markup, h
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A short decimal for reading: three significant figures when small, thousands grouped when large."""
+    if math.isnan(value) or math.isinf(value):
+        return "not a number"
+    if value != 0 and abs(value) < 10**-digits:
+        return f"{value:.2g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}f}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction in [0, 1] as a percentage; below one per cent it keeps two significant figures."""
+    share = 100 * fraction
+    if 0 < share < 1:
+        return f"{share:.2g} %"
+    return f"{share:.0f} %" if share >= 10 else f"{share:.1f} %"
+
+
+def count(n: int) -> str:
+    return f"{n:,}"
+
+
+def missing(reason: str | None) -> Markup:
+    """An absent value: a dash for the eye, the reason for the reader."""
+    why = reason or "not computed"
+    return h("span", h("span", "–", aria_hidden="true"), " ", h("span", why, class_="ico-why"), class_="ico-missing")
+
+
+def estimate(
+    value: float | None, n: int | None, low: float | None = None, high: float | None = None, reason: str | None = None
+) -> Markup:
+    """``value [low, high] n = N``; or the reason it is absent."""
+    if value is None:
+        return missing(reason)
+    parts: list[Markup] = [h("span", number(value), class_="ico-value")]
+    if low is not None and high is not None:
+        parts.append(h("span", f"[{number(low)}, {number(high)}]", class_="ico-interval", title="95 % interval"))
+    if n is not None:
+        parts.append(h("span", f"n = {count(n)}", class_="ico-n"))
+    return h("span", *(part for pair in zip(parts, [" "] * len(parts), strict=True) for part in pair), class_="ico-est")
+
+
+def fact(label: str, value: Markup | str, note: str | None = None) -> Markup:
+    """One labelled number in a row of facts."""
+    return h(
+        "div",
+        h("dt", label),
+        h("dd", value, h("span", note, class_="ico-n") if note else None),
+        class_="ico-fact",
+    )
+
+
+def facts(*items: Markup) -> Markup:
+    return h("dl", *items, class_="ico-facts")

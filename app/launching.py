@@ -1,0 +1,96 @@
+"""Starting the explorer's server: our routes in front, Gradio behind, models warming up in the background."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from app import server
+from app.components.addresses import static
+from app.services import Services, open_services
+from app.theme import build_theme
+from app.ui import build_ui
+from backend.errors import DependencyMissing, IconoscopeError
+from backend.text_encoders import TextEncoder
+
+MAX_WAITING = 32
+"""Steering requests that may wait; the next visitor is told to try again."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explorer:
+    """A running explorer."""
+
+    url: str
+    services: Services
+    blocks: gr.Blocks
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.blocks.close(verbose=False)
+
+
+def start(
+    atlas_path: str | Path,
+    host: str,
+    port: int | None,
+    *,
+    open_browser: bool = False,
+    block: bool = True,
+    warm: bool = True,
+    verify: bool = True,
+    encoder: TextEncoder | None = None,
+) -> Explorer:
+    """Open the atlas and serve it. See :func:`app.launch`."""
+    if not server.plotly_path().is_file():
+        raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
+    services = open_services(atlas_path, verify=verify, encoder=encoder)
+    version = server.static_version()
+    blocks = build_ui(services, version)
+    blocks.queue(max_size=MAX_WAITING)
+    script = f'<script src="{static("iconoscope.js", version)}"></script>'
+    _, url, _ = blocks.launch(
+        server_name=host,
+        server_port=port or free_port(host),
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        footer_links=[],
+        theme=build_theme(),
+        css_paths=[server.STATIC_DIR / name for name in server.STYLES],
+        head=script,
+        app_kwargs={"routes": server.routes(services), "middleware": server.middleware()},
+        max_file_size="1mb",
+    )
+    explorer = Explorer(url=url, services=services, blocks=blocks)
+    if warm:
+        threading.Thread(target=warm_up, args=(services,), name="warm-up", daemon=True).start()
+    if block:
+        blocks.block_thread()
+    return explorer
+
+
+def warm_up(services: Services) -> None:
+    """Load what the first search and the first steered answer would otherwise wait for."""
+    try:
+        services.search.warm_up()
+    except (IconoscopeError, ImportError, OSError) as error:
+        # The Search tab repeats it to whoever searches; browsing goes on.
+        log.warning("search by meaning is not available: %s", error)
+    services.worker.warm().join()
+
+
+def free_port(host: str) -> int:
+    """A TCP port that is free right now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,63 @@
+"""What the tabs work with: the opened atlas and the steering worker, wired once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.steering_worker import SteeringWorker
+from backend.atlas import FeatureAtlas
+from backend.feature_store import FeatureStore
+from backend.search import Search
+from backend.text_encoders import TextEncoder
+from backend.types import TruthOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Read-only access to one atlas, and one worker for live steering."""
+
+    atlas: FeatureAtlas
+    worker: SteeringWorker
+
+    @property
+    def store(self) -> FeatureStore:
+        return self.atlas.store
+
+    @property
+    def search(self) -> Search:
+        return self.atlas.search
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        return self.store.meta
+
+    @property
+    def version(self) -> str:
+        """First 12 hex digits of the atlas fingerprint: names the data in addresses, so that browsers may cache."""
+        return self.store.artifact.manifest.fingerprint[:12]
+
+    @property
+    def metric_cards(self) -> dict[str, Mapping[str, Any]]:
+        return {card["name"]: card for card in self.meta.get("metrics", ())}
+
+    @property
+    def subject_name(self) -> str:
+        subject = self.meta.get("subject") or {}
+        return str(subject.get("name") or subject.get("repository") or "unnamed subject model")
+
+    def best_outcome(self, feature: int) -> str:
+        """Truth verdict on the best explanation of a feature. Raises UnknownFeature."""
+        verdicts = [record.truth_outcome for record in self.store.explanations(feature) if record.is_best]
+        return (verdicts[0] if verdicts else TruthOutcome.UNDECIDABLE).value
+
+
+def open_services(atlas_path: str | Path, *, verify: bool = True, encoder: TextEncoder | None = None) -> Services:
+    """Open the atlas and prepare (not load) its steering worker. Raises the artifact errors of FeatureAtlas.open.
+
+    ``encoder`` embeds queries; None takes the one the atlas names, loaded on the first query.
+    """
+    atlas = FeatureAtlas.open(atlas_path, encoder=encoder, verify=verify)
+    return Services(atlas=atlas, worker=SteeringWorker(atlas))

@@ -1,0 +1,163 @@
+"""About: where everything comes from, under which licences, and what it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app.components.markup import Child, Markup, h
+from app.components.numbers import count, estimate, number
+from app.services import Services
+
+PAPER = "https://arxiv.org/abs/2603.22593"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AboutTab:
+    """Components of the tab."""
+
+    page: gr.HTML
+
+
+def build(services: Services) -> AboutTab:
+    return AboutTab(page=gr.HTML(str(page(services)), elem_id="ico-about-page", apply_default_css=False))
+
+
+def page(services: Services) -> Markup:
+    meta = services.meta
+    return h(
+        "div",
+        h("h2", "About this atlas"),
+        h(
+            "p",
+            "Iconoscope trains sparse autoencoders inside the vision tower of a vision-language model, explains every "
+            "feature in words by several methods, scores the explanations, and lets you check them with your own "
+            "hands. The method is that of ",
+            h("a", "Language Models Can Explain Visual Features via Steering", href=PAPER, rel="noreferrer"),
+            ".",
+            class_="ico-lede",
+        ),
+        h(
+            "div",
+            _section("Limits", _limits(services)),
+            _section("Subject model", _listing(_subject(services))),
+            _section("Sparse autoencoder", _listing(_sae(meta.get("sae") or {}))),
+            _section("Concepts with a feature", _coverage(meta.get("concept_coverage"))),
+            _section("Provenance", _listing(_provenance(services))),
+            _section("Prompts", _listing(dict(meta.get("prompts") or {}))),
+            _section("Licences", _listing(_flat(meta.get("licences")))),
+            class_="ico-about",
+        ),
+        class_="ico-page",
+    )
+
+
+def _section(title: str, body: Child) -> Markup:
+    return h("section", h("h3", title), body)
+
+
+def _listing(items: Mapping[str, Child]) -> Markup:
+    pairs = []
+    for name, value in items.items():
+        shown = value if isinstance(value, Markup) else "not recorded" if value in (None, "") else value
+        pairs.append(join_pair(str(name).replace("_", " "), shown))
+    return h("dl", *pairs) if pairs else h("p", "Nothing was recorded.", class_="ico-why")
+
+
+def join_pair(name: str, value: Child) -> list[Child]:
+    return [h("dt", name), h("dd", value)]
+
+
+def _limits(services: Services) -> Markup:
+    world = services.meta.get("recipe") == "world"
+    items = [
+        "An explanation is a hypothesis in words. Read it beside its scores and its controls.",
+        "Steering shows what a direction makes the model say, not everything the feature does.",
+        "Exemplars are extremes: the histogram on a feature's page shows how often it fires weakly.",
+        "Truth is decided for features that detect a known concept well on held-out images, and for no others.",
+    ]
+    if world:
+        items.insert(
+            0,
+            "This is a model organism: a small vision-language model trained on drawn scenes in which the truth is "
+            "known. It verifies mechanism and ordering of methods, not quality on photographs.",
+        )
+    return h("ul", *(h("li", item) for item in items))
+
+
+def _subject(services: Services) -> dict[str, Child]:
+    subject = services.meta.get("subject") or {}
+    hook = services.meta.get("hook_point") or {}
+    grid = services.meta.get("grid") or {}
+    return {
+        "Name": services.subject_name,
+        "Repository": subject.get("repository") or "none: it ships with this project",
+        "Hook point": f"{hook.get('tower')} tower, {hook.get('stream')} stream after block {hook.get('layer')}",
+        "Patch grid": f"{grid.get('rows')} × {grid.get('cols')} patches of a {services.meta.get('image_px')} px image",
+        "Blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
+        "Fingerprint": subject.get("fingerprint"),
+    }
+
+
+def _sae(sae: Mapping[str, Any]) -> dict[str, Child]:
+    def told(name: str, show: Any) -> Child:
+        return show(sae[name]) if sae.get(name) is not None else "not recorded"
+
+    return {
+        "Features": told("d_sae", count),
+        "Alive": told("alive", count),
+        "Dead": told("dead", count),
+        "k (active per patch)": told("k", count),
+        "Width (d_model)": told("d_model", count),
+        "Explained variance": told("explained_variance", lambda value: number(value, 3)),
+        "NMSE": told("nmse", lambda value: number(value, 3)),
+        "L0": told("l0", lambda value: number(value, 1)),
+        "Trained on": f"{told('n_tokens', count)} patches",
+    }
+
+
+def _coverage(coverage: Mapping[str, Any] | None) -> Child:
+    if not coverage:
+        return h("p", "Not known: these images carry no exact masks.", class_="ico-why")
+
+    def share(entry: Mapping[str, Any]) -> Markup:
+        return estimate(entry.get("value"), entry.get("n"), entry.get("low"), entry.get("high"), entry.get("reason"))
+
+    items: dict[str, Child] = {"All concepts": share(coverage.get("all") or {})}
+    items |= {kind: share(entry) for kind, entry in (coverage.get("by_kind") or {}).items()}
+    lede = "Share of the known concepts that some feature detects with enough average precision on held-out images."
+    return [h("p", lede, class_="ico-why"), _listing(items)]
+
+
+def _provenance(services: Services) -> dict[str, Child]:
+    manifest = services.store.artifact.manifest
+    quality = services.meta.get("quality_filter") or {}
+    kept = f"{count(int(quality['kept']))} features kept, {count(int(quality['dropped']))} below it; none deleted"
+    items: dict[str, Child] = {
+        "Atlas": services.meta.get("title"),
+        "Recipe": services.meta.get("recipe"),
+        "Fingerprint": manifest.fingerprint,
+        "Stage version": str(manifest.stage_version),
+        "Features": count(len(services.store)),
+        "Text embeddings": services.meta.get("text_encoder"),
+    }
+    if "kept" in quality and "dropped" in quality:
+        items["Quality filter"] = kept
+    for stage, fingerprint in (manifest.inputs.get("upstream") or {}).items():
+        items[f"From {stage}"] = str(fingerprint)
+    return items
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Child]:
+    """Nested licence notes as one list of name and text."""
+    if isinstance(value, Mapping):
+        found: dict[str, Child] = {}
+        for name, item in value.items():
+            found |= _flat(item, f"{prefix} {name}".strip())
+        return found
+    if isinstance(value, list | tuple):
+        return {prefix or "licences": ", ".join(str(item) for item in value)}
+    return {prefix or "licence": str(value)} if value else {}

@@ -1,0 +1,140 @@
+"""Search: from words to features, by meaning and by words; every hit says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import gradio as gr
+
+from app.components import addresses
+from app.components.cards import go_button, hit_card
+from app.components.charts import TRUTH_KINDS
+from app.components.markup import Markup, h
+from app.components.numbers import count
+from app.services import Services
+from backend.search import Hit
+
+N_HITS = 24
+N_EXAMPLES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchTab:
+    """Components of the tab."""
+
+    query: gr.Textbox
+    button: gr.Button
+    results: gr.HTML
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """What a query found, as shown and as ids for the map."""
+
+    page: Markup
+    features: tuple[int, ...]
+    query: str
+
+
+def build(services: Services) -> SearchTab:
+    with gr.Row(elem_classes="ico-search-row", equal_height=True):
+        query = gr.Textbox(
+            label="Search for what a feature shows",
+            placeholder="depth, striped pattern, a red car …",
+            max_lines=1,
+            max_length=1000,
+            scale=6,
+            elem_id="ico-query",
+        )
+        button = gr.Button("Search", variant="primary", scale=0, min_width=120, elem_id="ico-search")
+    results = gr.HTML(str(welcome(services)), elem_id="ico-results", apply_default_css=False)
+    return SearchTab(query=query, button=button, results=results)
+
+
+def run(services: Services, query: str) -> SearchResult:
+    """Search and lay out the hits. An empty query shows the welcome instead; raises what Search.query raises."""
+    if not query.strip():
+        return SearchResult(page=welcome(services), features=(), query="")
+    started = perf_counter()
+    hits = services.search.query(query, n=N_HITS)
+    seconds = perf_counter() - started
+    page = results_page(services, query, hits, seconds) if hits else nothing_found(services, query)
+    return SearchResult(page=page, features=tuple(hit.feature for hit in hits), query=query.strip())
+
+
+def results_page(services: Services, query: str, hits: Sequence[Hit], seconds: float) -> Markup:
+    store = services.store
+    cards = [
+        hit_card(
+            hit,
+            store.feature(hit.feature),
+            store.exemplars(hit.feature),
+            services.best_outcome(hit.feature),
+            services.version,
+        )
+        for hit in hits
+    ]
+    told = f"{count(len(hits))} best of {count(len(store))} features, {seconds * 1000:.0f} ms. "
+    told += "Searched: the best explanations by meaning, all methods' words, cluster names" + (
+        " and the known truth." if services.meta.get("concept_coverage") else "."
+    )
+    return h(
+        "div",
+        h(
+            "div",
+            go_button("Show these on the map", "show", query, addresses.page(tab="map", q=query)),
+            class_="ico-actions",
+        ),
+        h("p", told, class_="ico-why"),
+        h("div", *cards, class_="ico-hits"),
+        class_="ico-page",
+    )
+
+
+def examples(services: Services) -> list[str]:
+    """Queries worth trying here: the families of truth if known, else the names of the largest clusters."""
+    groups = services.store.features["truth_group"].to_pylist()
+    counts = {group: groups.count(group) for group in set(groups) if group}
+    if len(counts) >= N_EXAMPLES // 2:
+        return [str(name).replace("_", " ") for name in sorted(counts, key=lambda name: (-counts[name], name))][
+            :N_EXAMPLES
+        ]
+    largest = sorted(services.store.clusters, key=lambda one: (-one.n_features, one.cluster))
+    return [one.label for one in largest[:N_EXAMPLES]]
+
+
+def _example_buttons(services: Services) -> Markup:
+    buttons = [go_button(text, "search", text, addresses.page(tab="search", q=text)) for text in examples(services)]
+    return h("div", *buttons, class_="ico-examples")
+
+
+def welcome(services: Services) -> Markup:
+    kinds = ", ".join(words for _, words, _ in TRUTH_KINDS)
+    told = f"Every hit says why it was found. The badge says whether its explanation is {kinds}, where that is known."
+    return h(
+        "div",
+        h(
+            "div",
+            h("p", "Type a word or a phrase, or try one of these:"),
+            _example_buttons(services),
+            h("p", told, class_="ico-why", style="margin-top:16px"),
+            class_="ico-empty",
+        ),
+        class_="ico-page",
+    )
+
+
+def nothing_found(services: Services, query: str) -> Markup:
+    return h(
+        "div",
+        h(
+            "div",
+            h("p", "No explanation in this atlas is near to ", h("span", query, class_="ico-words"), "."),
+            h("p", "Use other words, or fewer. These work here:"),
+            _example_buttons(services),
+            class_="ico-empty",
+        ),
+        class_="ico-page",
+    )

@@ -1,0 +1,226 @@
+"""Steer: push the subject model along one feature and read what it says, beside two controls, live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app.components.cards import words
+from app.components.exemplars import figure
+from app.components.markup import Markup, h
+from app.components.numbers import count, number
+from app.components.picker import chosen_image, image_picker, picker_value
+from app.services import Services
+from app.steering_worker import MAX_PROMPT_CHARACTERS, SteerFrame, SteerRequest
+from app.tabs.feature import parse_feature
+from backend.feature_store import FeatureRecord
+from backend.types import Operation, PatchScope
+
+N_PICTURES = 6
+COLUMN_TITLES = {
+    "unsteered": ("Unsteered", "the image as it is"),
+    "steered": ("Steered", "along this feature"),
+    "random": ("Random direction", "same strength, same patches, a direction that means nothing"),
+}
+OPERATIONS = [("Add", Operation.ADD.value), ("Set", Operation.SET.value), ("Ablate", Operation.ABLATE.value)]
+SCOPES = [("All patches", PatchScope.ALL.value), ("Active patches", PatchScope.ACTIVE.value)]
+PROMPT_LABELS = {"steering": "Steering", "top_k_masks": "Top-k masks", "top_k_heatmaps": "Top-k heatmaps"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteerTab:
+    """Components of the tab."""
+
+    number: gr.Number
+    chosen: gr.HTML
+    operation: gr.Radio
+    scope: gr.Radio
+    strength: gr.Slider
+    strength_note: gr.HTML
+    recommended: gr.Button
+    image: gr.HTML
+    preset: gr.Dropdown
+    prompt: gr.Textbox
+    start: gr.Button
+    stop: gr.Button
+    answers: gr.HTML
+
+
+def build(services: Services, static_version: str) -> SteerTab:
+    presets = prompts(services)
+    with gr.Row():
+        with gr.Column(scale=1, min_width=320, elem_classes="ico-controls"):
+            with gr.Row(equal_height=True):
+                feature = gr.Number(label="Feature number", precision=0, minimum=0, elem_id="ico-steer-feature")
+            chosen = gr.HTML(str(_no_feature()), apply_default_css=False)
+            operation = gr.Radio(OPERATIONS, value=Operation.ADD.value, label="Operation", elem_id="ico-operation")
+            strength = gr.Slider(
+                0, 100, value=0, step=0.1, label="Strength (residual-stream L2)", elem_id="ico-strength"
+            )
+            note = gr.HTML("", apply_default_css=False)
+            recommended = gr.Button("Recommended strength", size="sm", elem_id="ico-recommended")
+            scope = gr.Radio(SCOPES, value=PatchScope.ALL.value, label="Patches", elem_id="ico-scope")
+            image = image_picker(static_version, elem_id="ico-picker")
+            preset = gr.Dropdown(list(presets), value=next(iter(presets), None), label="Prompt preset")
+            prompt = gr.Textbox(
+                value=next(iter(presets.values()), ""),
+                label="Prompt",
+                lines=2,
+                max_length=MAX_PROMPT_CHARACTERS,
+                elem_id="ico-prompt",
+            )
+        with gr.Column(scale=3, min_width=320):
+            with gr.Row(elem_classes="ico-run-row"):
+                start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ico-start")
+                stop = gr.Button("Stop", scale=0, min_width=100, elem_id="ico-stop")
+            answers = gr.HTML(str(columns(None, "Press Start.")), elem_id="ico-answers", apply_default_css=False)
+    return SteerTab(
+        number=feature,
+        chosen=chosen,
+        operation=operation,
+        scope=scope,
+        strength=strength,
+        strength_note=note,
+        recommended=recommended,
+        image=image,
+        preset=preset,
+        prompt=prompt,
+        start=start,
+        stop=stop,
+        answers=answers,
+    )
+
+
+def prompts(services: Services) -> dict[str, str]:
+    """Prompt presets by the name a visitor sees."""
+    return {PROMPT_LABELS.get(key, key.replace("_", " ")): str(text) for key, text in services.meta["prompts"].items()}
+
+
+def slider_maximum(record: FeatureRecord) -> float:
+    """Far enough to see a feature overshoot: three times what is recommended, or eight times its maximum."""
+    wanted = 3 * record.recommended_strength if record.recommended_strength else 8 * record.maximum
+    return max(10.0, round(wanted / 10 + 0.5) * 10.0)
+
+
+def default_strength(record: FeatureRecord) -> float:
+    """The recommended strength, or four times the feature's maximum where none was selected."""
+    value = record.recommended_strength if record.recommended_strength is not None else 4 * record.maximum
+    return round(float(value), 1)
+
+
+def strength_note(record: FeatureRecord | None, strength: float | None, operation: str) -> Markup:
+    """The strength in words: as a multiple of the feature's maximum, and against the recommendation."""
+    if operation == Operation.ABLATE.value:
+        return h("p", "Ablate takes the feature's own activation out; strength is not used.", class_="ico-strength")
+    if record is None or strength is None:
+        return h("p", "", class_="ico-strength")
+    parts = []
+    if record.maximum:
+        parts.append(f"{strength / record.maximum:.1f} × the feature's maximum ({number(record.maximum)})")
+    if record.recommended_strength is not None:
+        parts.append(f"recommended {number(record.recommended_strength, 1)}")
+    return h("p", "; ".join(parts), class_="ico-strength")
+
+
+def chosen_card(services: Services, record: FeatureRecord) -> Markup:
+    exemplars = services.store.exemplars(record.feature)[:1]
+    pictures = [figure(one, record.maximum, services.version, caption=False) for one in exemplars]
+    truth = None
+    if record.truth_concept and record.truth_ap is not None:
+        truth = f"truth: {record.truth_concept.replace('_', ' ')}, AP {number(record.truth_ap)}"
+    return h(
+        "div",
+        *pictures,
+        h("div", words(record.best_text), h("p", truth, class_="ico-why") if truth else None),
+        class_="ico-chosen ico-page",
+    )
+
+
+def _no_feature() -> Markup:
+    return h("p", "Type a feature number, or press “Steer this feature” on its page.", class_="ico-why")
+
+
+def columns(frame: SteerFrame | None, status: str, *, streaming: bool = False) -> Markup:
+    """The three answers side by side, each labelled and with its count of edited patches."""
+    cards = []
+    for place, (key, (title, subtitle)) in enumerate(COLUMN_TITLES.items()):
+        text = frame.texts[place] if frame else ""
+        edited = frame.n_patches_edited[place] if frame else None
+        if text or streaming:
+            body = h("p", text, class_="ico-words is-streaming" if streaming else "ico-words")
+        else:
+            body = h("p", "The model said nothing." if frame else "", class_="ico-why ico-words")
+        told = "no answer yet" if edited is None else f"{count(edited)} patches edited"
+        cards.append(
+            h(
+                "article",
+                h("h3", title),
+                h("span", subtitle, class_="ico-why"),
+                body,
+                h("span", told, class_="ico-n"),
+                class_="ico-answer",
+                data_column=key,
+            )
+        )
+    return h(
+        "div",
+        h("div", *cards, class_="ico-columns", aria_live="off"),
+        h("p", status, class_="ico-status", role="status"),
+        class_="ico-page",
+    )
+
+
+def request_of(
+    services: Services,
+    feature: float | None,
+    strength: float | None,
+    operation: str,
+    scope: str,
+    image: Any,
+    prompt: str,
+) -> SteerRequest:
+    """Check what the browser sent. Raises UnknownFeature or SubjectError."""
+    return SteerRequest(
+        feature=parse_feature(services, feature),
+        strength=float(strength or 0.0),
+        operation=Operation(operation),
+        scope=PatchScope(scope),
+        image_id=chosen_image(image),
+        prompt=prompt or "",
+    )
+
+
+def answers(services: Services, visitor: str, request: SteerRequest) -> Iterator[Markup]:
+    """The three columns after each token, and at last with what was done. Raises what the worker raises."""
+    waiting = "Loading the subject model …" if not services.worker.ready else "Waiting for the model …"
+    yield columns(None, waiting, streaming=True)
+    for frame in services.worker.run(visitor, request):
+        if not frame.done:
+            yield columns(frame, f"Answering … {frame.seconds:.1f} s", streaming=True)
+            continue
+        yield columns(frame, summary(services, request, frame))
+
+
+def summary(services: Services, request: SteerRequest, frame: SteerFrame) -> str:
+    """One line that says exactly what was done, so that it can be repeated."""
+    amount = "" if request.operation is Operation.ABLATE else f" at strength {number(request.strength, 1)} L2"
+    where = "the blank image" if request.image_id is None else f"image {request.image_id}"
+    end = "Stopped" if frame.stopped else "Done"
+    patches = "all patches" if request.scope is PatchScope.ALL else "active patches"
+    told = f"{end} in {frame.seconds:.1f} s: {request.operation.value} feature {request.feature}{amount} on {patches} "
+    return f"{told}of {where}; greedy; one answer each (n = 1); {services.subject_name}."
+
+
+def state_for(record: FeatureRecord, strength: float | None) -> dict[str, Any]:
+    """Slider settings for a feature; a strength beyond the slider widens it."""
+    value = default_strength(record) if strength is None else strength
+    return {"maximum": max(slider_maximum(record), value), "value": value}
+
+
+def pictures(services: Services, record: FeatureRecord, selected: str) -> dict[str, Any]:
+    """The image picker's value: blank and the first exemplars, with ``selected`` chosen if it is among them."""
+    exemplars = services.store.exemplars(record.feature)[:N_PICTURES]
+    return picker_value(exemplars, selected, record.maximum, services.version)

@@ -1,0 +1,72 @@
+"""Gradio's theme in the explorer's own tokens: system fonts only, one palette, light and dark."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "Liberation Mono", "monospace")
+
+
+def build_theme() -> gr.themes.Base:
+    """Base theme whose colours are the CSS variables of static/tokens.css, so that they change with the theme."""
+    theme = gr.themes.Base(
+        font=list(SANS), font_mono=list(MONO), radius_size=gr.themes.sizes.radius_sm, spacing_size="md"
+    )
+    both = {
+        "body_background_fill": "var(--ico-paper)",
+        "body_text_color": "var(--ico-ink)",
+        "body_text_color_subdued": "var(--ico-faint)",
+        "background_fill_primary": "var(--ico-panel)",
+        "background_fill_secondary": "var(--ico-sunken)",
+        "border_color_primary": "var(--ico-line)",
+        "border_color_accent": "var(--ico-accent)",
+        "color_accent_soft": "var(--ico-accent-wash)",
+        "block_background_fill": "transparent",
+        "block_border_color": "transparent",
+        "block_label_background_fill": "transparent",
+        "block_label_text_color": "var(--ico-soft)",
+        "block_title_text_color": "var(--ico-soft)",
+        "block_info_text_color": "var(--ico-faint)",
+        "input_background_fill": "var(--ico-panel)",
+        "input_border_color": "var(--ico-line-strong)",
+        "input_border_color_focus": "var(--ico-accent)",
+        "input_placeholder_color": "var(--ico-faint)",
+        "slider_color": "var(--ico-accent)",
+        "link_text_color": "var(--ico-accent)",
+        "button_primary_background_fill": "var(--ico-accent)",
+        "button_primary_background_fill_hover": "var(--ico-accent)",
+        "button_primary_text_color": "var(--ico-accent-ink)",
+        "button_primary_border_color": "var(--ico-accent)",
+        "button_secondary_background_fill": "var(--ico-panel)",
+        "button_secondary_background_fill_hover": "var(--ico-sunken)",
+        "button_secondary_text_color": "var(--ico-ink)",
+        "button_secondary_border_color": "var(--ico-line-strong)",
+        "checkbox_background_color": "var(--ico-panel)",
+        "checkbox_background_color_selected": "var(--ico-accent)",
+        "checkbox_border_color": "var(--ico-line-strong)",
+        "checkbox_border_color_selected": "var(--ico-accent)",
+        "checkbox_label_background_fill": "var(--ico-panel)",
+        "checkbox_label_background_fill_selected": "var(--ico-accent-wash)",
+        "checkbox_label_border_color": "var(--ico-line)",
+        "checkbox_label_border_color_selected": "var(--ico-accent)",
+        "checkbox_label_text_color": "var(--ico-ink)",
+        "checkbox_label_text_color_selected": "var(--ico-ink)",
+        "error_background_fill": "var(--ico-panel)",
+        "error_text_color": "var(--ico-danger)",
+        "error_border_color": "var(--ico-danger)",
+    }
+    dark = {f"{name}_dark": value for name, value in both.items()}
+    return theme.set(
+        **both,
+        **dark,
+        block_shadow="none",
+        button_primary_shadow="none",
+        input_shadow="none",
+        block_border_width="0px",
+        block_padding="0px",
+        block_label_padding="0px",
+        block_title_text_weight="500",
+        block_title_text_size="0.8125rem",
+        layout_gap="16px",
+    )
