@@ -5,7 +5,6 @@ sentence-transformers (and with it torch) is imported only when a text is really
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -68,7 +67,6 @@ class PackagedTextEncoder:
 
     @cached_property
     def _model(self) -> Any:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are local; the library must not look for newer ones
         try:
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging as loading
