@@ -114,7 +114,9 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3Config:
     )
 
 
-def build_subject(tokenizer: PreTrainedTokenizerFast, tower: SiglipVisionModel, seed: int) -> Gemma3ForConditionalGeneration:
+def build_subject(
+    tokenizer: PreTrainedTokenizerFast, tower: SiglipVisionModel, seed: int
+) -> Gemma3ForConditionalGeneration:
     """A Gemma 3 model with the trained tower and a fresh projector and language model."""
     torch.manual_seed(seed)
     model = Gemma3ForConditionalGeneration(build_config(tokenizer))

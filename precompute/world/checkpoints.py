@@ -35,9 +35,11 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: Mapping[str, Opti
     if not path.is_file():
         return 0
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         step = int(json.loads((file.metadata() or {})["step"]))
-    module.load_state_dict({name.removeprefix("module/"): v for name, v in tensors.items() if name.startswith("module/")})
+    module.load_state_dict(
+        {name.removeprefix("module/"): v for name, v in tensors.items() if name.startswith("module/")}
+    )
     for label, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():

@@ -1,7 +1,7 @@
 """A small CLIP for the world: open_clip's own model class, trained from scratch on the scenes.
 
-Vision: 16 px patches, width 128, four blocks. Text: the world's words, width 128, two blocks. Pictures are resized whole,
-never centre-cropped. Besides the contrastive loss, each patch token learns what owns its patch (a head thrown
+Vision: 16 px patches, width 128, four blocks. Text: the world's words, width 128, two blocks. Pictures are resized
+whole, never centre-cropped. Besides the contrastive loss, each patch token learns what owns its patch (a head thrown
 away afterwards), which teaches sixty-four objects in minutes. It shares no weight with the subject.
 """
 
@@ -148,7 +148,9 @@ def train_clip(out_dir: Path, settings: ClipTraining | None = None) -> Path:
     parameters = [*model.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     per_epoch = len(lessons.texts) // settings.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=per_epoch * settings.epochs)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=per_epoch * settings.epochs
+    )
     logger.info("%d lessons, %d steps", len(lessons.texts), per_epoch * settings.epochs)
     for epoch in range(settings.epochs):
         order = torch.from_numpy(np.random.default_rng([settings.seed, epoch]).permutation(len(lessons.texts)))
@@ -164,7 +166,9 @@ def train_clip(out_dir: Path, settings: ClipTraining | None = None) -> Path:
     return _save(model, tokenizer, settings, out_dir / "clip")
 
 
-def _loss(model: Any, reader: nn.Linear, lessons: _Lessons, rows: Tensor, tokenizer: Any, device: str) -> tuple[Tensor, float]:
+def _loss(
+    model: Any, reader: nn.Linear, lessons: _Lessons, rows: Tensor, tokenizer: Any, device: str
+) -> tuple[Tensor, float]:
     texts = [lessons.texts[row] for row in rows.tolist()]
     with torch.autocast(device, dtype=torch.bfloat16):
         pooled, patches = model.visual(_scaled(lessons.pixels[rows].to(device)))
@@ -180,8 +184,8 @@ def _loss(model: Any, reader: nn.Linear, lessons: _Lessons, rows: Tensor, tokeni
 
 def _save(model: Any, tokenizer: Any, settings: ClipTraining, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()},
-              folder / WEIGHTS)  # fmt: skip
+    state = {name: value.detach().cpu().to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
     config = {"model_cfg": CONFIG, "vocab_size": len(tokenizer), "training": asdict(settings)}
     (folder / SETTINGS).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
@@ -193,7 +197,9 @@ class OpenClipEncoder:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / WEIGHTS).is_file():
-            raise SubjectMissing(f"There is no CLIP model in {folder}. Restore it with `git checkout -- assets/world/clip`.")
+            raise SubjectMissing(
+                f"There is no CLIP model in {folder}. Restore it with `git checkout -- assets/world/clip`."
+            )
         self._folder = folder
         self._model: Any = None
         self._tokenizer: Any = None

@@ -167,8 +167,13 @@ def _backgrounds() -> tuple[Concept, ...]:
         "corridor": ("a corridor in perspective", "a long hallway receding with depth", "perspective depth"),
     }
     return tuple(
-        Concept(id=name, kind="background", family=groups.split()[0], phrases=(first, second),
-                hypernyms=(*groups.split(), "background"))  # fmt: skip
+        Concept(
+            id=name,
+            kind="background",
+            family=groups.split()[0],
+            phrases=(first, second),
+            hypernyms=(*groups.split(), "background"),
+        )
         for name, (first, second, groups) in rows.items()
     )
 
@@ -185,8 +190,13 @@ def _textures() -> tuple[Concept, ...]:
         "zigzag": ("a zigzag pattern", "zigzag lines", "pattern"),
     }
     return tuple(
-        Concept(id=name, kind="texture", family=group, phrases=(first, second),
-                hypernyms=tuple(dict.fromkeys((group, "pattern", "texture"))))  # fmt: skip
+        Concept(
+            id=name,
+            kind="texture",
+            family=group,
+            phrases=(first, second),
+            hypernyms=tuple(dict.fromkeys((group, "pattern", "texture"))),
+        )
         for name, (first, second, group) in rows.items()
     )
 
@@ -204,8 +214,13 @@ PLAIN_COLOURS: dict[str, tuple[int, int, int]] = {
 }
 
 COLOURS = tuple(
-    Concept(id=f"plain_{name}", kind="colour", family="colour",
-            phrases=(f"plain {name}", f"a flat {name} area"), hypernyms=("colour",))  # fmt: skip
+    Concept(
+        id=f"plain_{name}",
+        kind="colour",
+        family="colour",
+        phrases=(f"plain {name}", f"a flat {name} area"),
+        hypernyms=("colour",),
+    )
     for name in PLAIN_COLOURS
 )
 

@@ -48,7 +48,9 @@ def _blend(mask: NDArray[np.bool_], above: tuple[float, ...], below: Picture) ->
 
 def grass(rng: np.random.Generator) -> Picture:
     blades = np.sin(COLS * rng.uniform(1.1, 1.6) + 3 * np.sin(ROWS * 0.35 + rng.uniform(0, 6)))[..., None] * 16
-    return _flat(_jitter(rng, (86, 160, 60))) + blades * np.array([0.7, 1.0, 0.5], np.float32) + _smooth_noise(rng, 6, 14)
+    return (
+        _flat(_jitter(rng, (86, 160, 60))) + blades * np.array([0.7, 1.0, 0.5], np.float32) + _smooth_noise(rng, 6, 14)
+    )
 
 
 def sky(rng: np.random.Generator) -> Picture:
@@ -100,17 +102,19 @@ def wood(rng: np.random.Generator) -> Picture:
     plank = (COLS + rng.integers(0, wide)) // wide
     veins = np.sin(COLS * 0.9 + 2 * np.sin(ROWS * 0.06 + plank * 2.1))[..., None] * 12
     seam = (COLS + 0.5) % wide < 2
-    return _blend(seam, (74, 44, 22), _flat(_jitter(rng, (160, 108, 62))) + veins + (np.sin(plank * 5.3) * 12)[..., None])
+    return _blend(
+        seam, (74, 44, 22), _flat(_jitter(rng, (160, 108, 62))) + veins + (np.sin(plank * 5.3) * 12)[..., None]
+    )
 
 
 def road(rng: np.random.Generator) -> Picture:
     horizon, centre = rng.uniform(24, 44), rng.uniform(50, 78)
     depth = np.maximum(ROWS - horizon, 0.01)
     across = (COLS - centre) / depth
-    picture = _blend(ROWS < horizon, (150, 200, 235), _flat((120, 150, 85)))
-    picture = _blend((np.abs(across) < 0.75) & (ROWS >= horizon), (88, 88, 96), picture)
-    edge = (np.abs(np.abs(across) - 0.68) < 0.05) & (ROWS >= horizon)
-    dash = (np.abs(across) < 0.045) & (np.sin(260 / depth + rng.uniform(0, 6)) > 0) & (ROWS >= horizon)
+    picture = _blend(horizon > ROWS, (150, 200, 235), _flat((120, 150, 85)))
+    picture = _blend((np.abs(across) < 0.75) & (horizon <= ROWS), (88, 88, 96), picture)
+    edge = (np.abs(np.abs(across) - 0.68) < 0.05) & (horizon <= ROWS)
+    dash = (np.abs(across) < 0.045) & (np.sin(260 / depth + rng.uniform(0, 6)) > 0) & (horizon <= ROWS)
     return _blend(edge | dash, (250, 245, 225), picture)
 
 
@@ -120,15 +124,15 @@ def floor(rng: np.random.Generator) -> Picture:
     tiles = (np.floor((COLS - centre) / depth * 4 + 100) + np.floor(420 / depth + rng.uniform(0, 2))) % 2
     light, dark = _jitter(rng, (232, 228, 220)), _jitter(rng, (70, 62, 84))
     picture = _blend(tiles > 0, light, _flat(dark))
-    return _blend(ROWS < horizon, (186, 172, 196), picture)
+    return _blend(horizon > ROWS, (186, 172, 196), picture)
 
 
 def corridor(rng: np.random.Generator) -> Picture:
     row, col = rng.uniform(54, 74), rng.uniform(54, 74)
     reach = np.maximum(np.abs(ROWS - row), np.abs(COLS - col))
     sideways = np.abs(COLS - col) > np.abs(ROWS - row)
-    picture = np.where(sideways[..., None], np.float32((205, 180, 150)), np.float32((150, 120, 92)))
-    picture = np.where(((~sideways) & (ROWS < row))[..., None], np.float32((236, 230, 220)), picture)
+    picture = np.where(sideways[..., None], np.array((205, 180, 150), np.float32), np.array((150, 120, 92), np.float32))
+    picture = np.where(((~sideways) & (row > ROWS))[..., None], np.array((236, 230, 220), np.float32), picture)
     ribs = np.sin(np.log(np.maximum(reach, 1)) * 11 + rng.uniform(0, 6)) > 0.8
     picture = _blend(ribs, (96, 72, 56), picture * (0.55 + 0.45 * np.clip(reach / 64, 0, 1))[..., None])
     return _blend(reach < 9, (48, 40, 44), picture)

@@ -51,7 +51,9 @@ class WorldImageGenerator:
 
     def generate(self, text: str, n: int, seed: int) -> list[Image.Image]:
         parsed = parse(text)
-        return [render(self._spec(parsed, np.random.default_rng([seed, index, _stable(text)]))).image for index in range(n)]
+        return [
+            render(self._spec(parsed, np.random.default_rng([seed, index, _stable(text)]))).image for index in range(n)
+        ]
 
     def _spec(self, parsed: ParsedText, rng: np.random.Generator) -> SceneSpec:
         drawn = [_any(rng, members_of(group)) for group in parsed.groups] if not parsed.concepts else []
@@ -84,7 +86,9 @@ def _any(rng: np.random.Generator, names: Sequence[str]) -> str:
 
 def _columns(fills: Sequence[str]) -> tuple[Area, ...]:
     edges = [round(SIDE_PX * part / len(fills)) for part in range(len(fills) + 1)]
-    return tuple(Area(fill=fill, left=left, right=right) for fill, left, right in zip(fills, edges, edges[1:], strict=False))
+    return tuple(
+        Area(fill=fill, left=left, right=right) for fill, left, right in zip(fills, edges, edges[1:], strict=False)
+    )
 
 
 class WorldSegmenter:
@@ -94,7 +98,9 @@ class WorldSegmenter:
         self._folder = corpus_dir
         self.fingerprint = _version("segmenter 1")
 
-    def segment(self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str) -> Bool[np.ndarray, "image h w"]:
+    def segment(
+        self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str
+    ) -> Bool[np.ndarray, "image h w"]:
         del images
         parsed = parse(text)
         wanted = {*parsed.concepts} or {name for group in parsed.groups for name in members_of(group)}

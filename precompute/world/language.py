@@ -23,6 +23,7 @@ from transformers import Gemma3ForConditionalGeneration, Gemma3Processor, Siglip
 
 from precompute.world.assembly import TOKENS_PER_IMAGE, build_processor, build_subject, build_tokenizer
 from precompute.world.checkpoints import load_checkpoint, save_checkpoint
+from precompute.world.optimizers import muon_and_adamw, set_learning_rate, step_and_clear
 from precompute.world.questions import Bank, Question, build_bank, draw_question
 from precompute.world.tower import block_outputs, load_tower, normalised
 
@@ -36,9 +37,9 @@ IGNORED = -100
 class LanguageTraining:
     """Science settings; about 20 minutes on two cores."""
 
-    n_scenes: int = 12000
-    n_highlight_scenes: int = 9000
-    steps: int = 2400
+    n_scenes: int = 7000
+    n_highlight_scenes: int = 6000
+    steps: int = 1800
     batch: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100
@@ -48,7 +49,9 @@ class LanguageTraining:
     seed: int = 1
 
 
-def pooled_outputs(tower: SiglipVisionModel, device: str, images: Sequence[Image.Image]) -> Float[Tensor, "image token d_model"]:
+def pooled_outputs(
+    tower: SiglipVisionModel, device: str, images: Sequence[Image.Image]
+) -> Float[Tensor, "image token d_model"]:
     """The tower's normalised output averaged over 4 x 4 patches."""
     pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images])).to(device)
     core: Any = getattr(tower, "vision_model", tower)
@@ -82,7 +85,9 @@ class Speaker(nn.Module):
         asked = self.text.embed_tokens(prompt)[None].expand(len(cells), -1, -1).clone()
         asked[:, image_positions] = soft.to(asked.dtype)
         said = self.text.embed_tokens(answers.clamp_min(0)[:, :-1])
-        hidden = self.text(inputs_embeds=torch.cat([asked, said], 1), attention_mask=masks, use_cache=False).last_hidden_state
+        hidden = self.text(
+            inputs_embeds=torch.cat([asked, said], 1), attention_mask=masks, use_cache=False
+        ).last_hidden_state
         logits = self.subject_head(hidden[:, prompt.shape[0] - 1 :])
         return F.cross_entropy(logits.float().flatten(0, 1), answers.flatten(), ignore_index=IGNORED)
 
@@ -130,18 +135,6 @@ class Asker:
         return prompt, is_image.nonzero().squeeze(1), answers, dict(masks)
 
 
-def _optimizers(speaker: Speaker, settings: LanguageTraining) -> dict[str, torch.optim.Optimizer]:
-    parameters = dict(speaker.named_parameters())
-    matrices = [p for name, p in parameters.items() if p.ndim == 2 and ".layers." in name]
-    chosen = {id(parameter) for parameter in matrices}
-    rest = [p for p in parameters.values() if id(p) not in chosen]
-    return {
-        "muon": torch.optim.Muon(matrices, lr=settings.learning_rate, weight_decay=settings.weight_decay,
-                                 adjust_lr_fn="match_rms_adamw"),
-        "adamw": torch.optim.AdamW(rest, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay),
-    }  # fmt: skip
-
-
 def _rate(step: int, settings: LanguageTraining) -> float:
     left = (settings.steps - step) / (0.7 * settings.steps)
     return settings.learning_rate * min((step + 1) / settings.warmup_steps, left, 1.0)
@@ -151,10 +144,11 @@ def train_language(tower_weights: Path, out_dir: Path, settings: LanguageTrainin
     """Train (or go on training) the language model; saves the whole subject to ``out_dir/subject``."""
     settings = settings or LanguageTraining()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tower = load_tower(tower_weights).to(device)
+    tower: Any = load_tower(tower_weights)
+    tower.to(device)
     tokenizer = build_tokenizer()
     processor = build_processor(tokenizer)
-    subject = build_subject(tokenizer, tower, settings.seed)
+    subject: Any = build_subject(tokenizer, tower, settings.seed)
     started = time.monotonic()
     bank = build_bank(settings.seed, settings.n_scenes, settings.n_highlight_scenes,
                       lambda images: pooled_outputs(tower, device, images))  # fmt: skip
@@ -169,7 +163,7 @@ def train_language(tower_weights: Path, out_dir: Path, settings: LanguageTrainin
 def _teach(subject: Gemma3ForConditionalGeneration, processor: Gemma3Processor, bank: Bank, out_dir: Path,
            settings: LanguageTraining, device: str) -> None:  # fmt: skip
     speaker = Speaker(subject).to(device)
-    optimizers = _optimizers(speaker, settings)
+    optimizers = muon_and_adamw(speaker, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     checkpoint = out_dir / "language.checkpoint.safetensors"
     done = load_checkpoint(checkpoint, speaker, optimizers)
     asker, cells = Asker(subject, processor), bank.stacked()
@@ -182,16 +176,13 @@ def _teach(subject: Gemma3ForConditionalGeneration, processor: Gemma3Processor, 
         shown = cells[torch.tensor(question.rows)].flatten(1, 2)
         noise = torch.from_numpy(rng.standard_normal(shown.shape, dtype=np.float32))
         shown = shown + noise * spread * settings.noise * float(rng.random())
-        for optimizer in optimizers.values():
-            optimizer.param_groups[0]["lr"] = _rate(step, settings)
+        set_learning_rate(optimizers, _rate(step, settings))
         with torch.autocast(device, dtype=torch.bfloat16):
             loss = speaker(shown.to(device), prompt.to(device), positions.to(device), answers.to(device),
                            {name: mask.to(device) for name, mask in masks.items()})  # fmt: skip
         loss.backward()
         nn.utils.clip_grad_norm_(speaker.parameters(), 1.0)
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
+        step_and_clear(optimizers)
         if (step + 1) % CHECKPOINT_EVERY_STEPS == 0 or step + 1 == settings.steps:
             save_checkpoint(checkpoint, step + 1, speaker, optimizers)
             speed = (step + 1 - done) * settings.batch / (time.monotonic() - started)

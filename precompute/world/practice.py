@@ -115,5 +115,7 @@ def practice_arrays(rng: np.random.Generator, batch: int) -> tuple[Tensor, Tenso
 def practice_batches(first: int, last: int, batch: int, seed: int, workers: int = 1) -> Iterator[PracticeBatch]:
     """Stream the batches of steps ``first`` to ``last`` - 1, drawn ahead by a worker process."""
     steps = _Steps(first, last, batch, seed)
-    for pixels, owners, factors in DataLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None):
+    for pixels, owners, factors in DataLoader(
+        steps, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None
+    ):
         yield PracticeBatch(pixels=pixels, owners=owners, factors=factors)

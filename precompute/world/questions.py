@@ -74,7 +74,11 @@ def highlighted_images(
     for index in choices[:at_most]:
         variant = VARIANTS[int(np.argmin(counts[index]))]
         grid = untidy(rng, masks[index])
-        image = masked_image(rendered.image, grid) if variant == "masks" else heatmap_image(rendered.image, grid, HEATMAP_ALPHA)
+        image = (
+            masked_image(rendered.image, grid)
+            if variant == "masks"
+            else heatmap_image(rendered.image, grid, HEATMAP_ALPHA)
+        )
         counts[index, VARIANTS.index(variant)] += 1
         yield index, variant, image
 
@@ -132,7 +136,9 @@ def draw_question(rng: np.random.Generator, bank: Bank, batch: int) -> Question:
     count = 1 if kind == "highlighted" else int(rng.choice(IMAGE_COUNTS))
     prompts = {"highlighted": HIGHLIGHTED, "masks": MASKS, "heatmaps": HEATMAPS}[kind]
     drawn = [_name(rng, bank, kind, count) for _ in range(batch)]
-    return Question(prompt=_wording(rng, prompts), rows=[rows for rows, _ in drawn], answers=[text for _, text in drawn])
+    return Question(
+        prompt=_wording(rng, prompts), rows=[rows for rows, _ in drawn], answers=[text for _, text in drawn]
+    )
 
 
 def _wording(rng: np.random.Generator, prompts: tuple[str, ...]) -> str:
@@ -167,7 +173,9 @@ def _name(rng: np.random.Generator, bank: Bank, kind: str, count: int) -> tuple[
 def _group(rng: np.random.Generator, pools: list[list[int]], count: int) -> tuple[list[int], str]:
     """Different members of one group, evenly mixed: the answer is the group."""
     group = ASKED_GROUPS[int(rng.integers(len(ASKED_GROUPS)))]
-    members = [CONCEPT_INDEX[c.id] for c in CONCEPTS if group in (c.family, *c.hypernyms) and pools[CONCEPT_INDEX[c.id]]]
+    members = [
+        CONCEPT_INDEX[c.id] for c in CONCEPTS if group in (c.family, *c.hypernyms) and pools[CONCEPT_INDEX[c.id]]
+    ]
     order = rng.permutation(len(members))
     rows = [_pick(rng, pools[members[int(order[slot % len(members)])]]) for slot in range(count)]
     return rows, group_phrase(group)

@@ -14,13 +14,14 @@ from scipy import ndimage
 from backend.settings import load_settings
 from precompute.world.concepts import CONCEPT_INDEX, CONCEPTS, N_OWNERS, OUTSIDE
 from precompute.world.fills import PAINTERS, SIDE_PX
-from precompute.world.scenes import PAPER, OBJECT_IDS, Placed, SceneSpec
+from precompute.world.scenes import OBJECT_IDS, PAPER, Placed, SceneSpec
 from precompute.world.sprites import scaled_sprite
 
 PATCH_PX = 8
 GRID = SIDE_PX // PATCH_PX
 BLUR_RADIUS_PX = 3.5
 DARKNESS = 0.38
+LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 DARK, MONOCHROME, BLURRED = (CONCEPT_INDEX[name] for name in ("dark", "monochrome", "blurred"))
 
 
@@ -60,13 +61,15 @@ def render(spec: SceneSpec) -> Rendered:
     rng = np.random.default_rng(spec.seed)
     picture, owners = _paint_areas(spec, rng)
     if spec.blurred:
-        soft = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(BLUR_RADIUS_PX))
+        soft = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).filter(
+            ImageFilter.GaussianBlur(BLUR_RADIUS_PX)
+        )
         picture = np.asarray(soft).astype(np.float32)
     sheet = sprite_sheet_path()
     for placed in spec.objects:
         _paste(picture, owners, placed, sheet)
     if spec.monochrome:
-        picture = np.repeat(picture @ np.float32([[0.299], [0.587], [0.114]]), 3, axis=-1)
+        picture = np.repeat(picture @ LUMA, 3, axis=-1)
     if spec.dark:
         picture = picture * DARKNESS
     return Rendered(spec, np.clip(picture, 0, 255).astype(np.uint8), owners)
@@ -91,7 +94,7 @@ def _silhouette(sheet: Path, index: int, size: int, flipped: bool) -> np.ndarray
     solid = opacity[..., 0] > 0.5
     reach = max(1, size // 16)
     closed = ndimage.binary_closing(np.pad(solid, reach), iterations=reach)[reach:-reach, reach:-reach]
-    return ndimage.binary_fill_holes(closed)
+    return np.asarray(ndimage.binary_fill_holes(closed))
 
 
 def _paste(picture: np.ndarray, owners: np.ndarray, placed: Placed, sheet: Path) -> None:
@@ -118,9 +121,7 @@ def patch_owners(owners: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray,
     return np.where(winner == N_OWNERS, OUTSIDE, winner).astype(np.uint8).reshape(GRID, GRID)
 
 
-def masks_of(
-    spec: SceneSpec, owners: UInt8[np.ndarray, "row col"]
-) -> Bool[np.ndarray, "concept row col"]:
+def masks_of(spec: SceneSpec, owners: UInt8[np.ndarray, "row col"]) -> Bool[np.ndarray, "concept row col"]:
     """Masks of all concepts from an owner map of pixels or of patches."""
     masks = np.zeros((len(CONCEPTS), *owners.shape), bool)
     masks[:N_OWNERS] = owners[None] == np.arange(N_OWNERS, dtype=np.uint8)[:, None, None]

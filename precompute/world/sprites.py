@@ -65,7 +65,9 @@ def load_sprites(sheet_path: Path) -> tuple[Image.Image, ...]:
 @lru_cache(maxsize=4096)
 def scaled_sprite(sheet_path: Path, index: int, size_px: int, flipped: bool) -> tuple[np.ndarray, np.ndarray]:
     """One sprite resized: colours uint8 [row col 3] and opacity float32 in [0, 1] [row col 1]."""
-    sprite = load_sprites(sheet_path)[index].resize((size_px, size_px), Image.Resampling.BOX if size_px < 48 else Image.Resampling.BILINEAR)
+    sprite = load_sprites(sheet_path)[index].resize(
+        (size_px, size_px), Image.Resampling.BOX if size_px < 48 else Image.Resampling.BILINEAR
+    )
     pixels = np.asarray(sprite)
     if flipped:
         pixels = pixels[:, ::-1]

@@ -24,6 +24,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from precompute.world.checkpoints import load_checkpoint, save_checkpoint
 from precompute.world.concepts import N_OWNERS, OBJECTS
 from precompute.world.fills import SIDE_PX
+from precompute.world.optimizers import muon_and_adamw, set_learning_rate, step_and_clear
 from precompute.world.practice import N_FACTORS, PracticeBatch, practice_batches
 from precompute.world.render import PATCH_PX
 
@@ -88,7 +89,9 @@ class PatchReader(nn.Module):
         self.norms = nn.ModuleDict(
             {str(block): nn.Identity() if block == last else nn.LayerNorm(width) for block in SUPERVISED_BLOCKS}
         )
-        self.readers = nn.ModuleDict({str(block): nn.Linear(width, N_OWNERS + 1 + N_FACTORS) for block in SUPERVISED_BLOCKS})
+        self.readers = nn.ModuleDict(
+            {str(block): nn.Linear(width, N_OWNERS + 1 + N_FACTORS) for block in SUPERVISED_BLOCKS}
+        )
         self.post_layernorm = core.post_layernorm
         self.last = last
 
@@ -96,7 +99,9 @@ class PatchReader(nn.Module):
         outputs = block_outputs(self.tower, pixels)
         logits = {}
         for block in SUPERVISED_BLOCKS:
-            hidden = self.post_layernorm(outputs[block]) if block == self.last else self.norms[str(block)](outputs[block])
+            hidden = (
+                self.post_layernorm(outputs[block]) if block == self.last else self.norms[str(block)](outputs[block])
+            )
             logits[block] = self.readers[str(block)](hidden)
         return logits
 
@@ -112,18 +117,6 @@ def patch_loss(logits: dict[int, Tensor], batch: PracticeBatch) -> Tensor:
     return total
 
 
-def build_optimizers(module: nn.Module, settings: TowerTraining) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for embeddings, norms, biases and readers."""
-    matrices = [p for name, p in module.named_parameters() if p.ndim == 2 and ".layers." in name]
-    chosen = {id(parameter) for parameter in matrices}
-    rest = [p for p in module.parameters() if id(p) not in chosen]
-    return {
-        "muon": torch.optim.Muon(matrices, lr=settings.learning_rate, weight_decay=settings.weight_decay,
-                                 adjust_lr_fn="match_rms_adamw"),
-        "adamw": torch.optim.AdamW(rest, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay),
-    }  # fmt: skip
-
-
 def learning_rate_at(step: int, settings: TowerTraining) -> float:
     """Linear warm-up, flat, then linear decay to zero over the last 60 % of the steps."""
     warm = min(1.0, (step + 1) / settings.warmup_steps)
@@ -137,7 +130,7 @@ def train_tower(out_dir: Path, settings: TowerTraining | None = None) -> Path:
     torch.manual_seed(settings.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reader = PatchReader(tower_config())
-    optimizers = build_optimizers(reader, settings)
+    optimizers = muon_and_adamw(reader, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     checkpoint = out_dir / "tower.checkpoint.safetensors"
     done = load_checkpoint(checkpoint, reader, optimizers)
     reader.to(device)
@@ -146,14 +139,11 @@ def train_tower(out_dir: Path, settings: TowerTraining | None = None) -> Path:
     for offset, batch in enumerate(practice_batches(done, settings.steps, settings.batch, settings.seed)):
         step = done + offset
         rate = learning_rate_at(step, settings)
-        for optimizer in optimizers.values():
-            optimizer.param_groups[0]["lr"] = rate
+        set_learning_rate(optimizers, rate)
         loss = forward(normalised(batch.pixels.to(device)), batch.owners.to(device), batch.factors.to(device))
         loss.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
-        for optimizer in optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad()
+        step_and_clear(optimizers)
         if (step + 1) % CHECKPOINT_EVERY_STEPS == 0 or step + 1 == settings.steps:
             save_checkpoint(checkpoint, step + 1, reader, optimizers)
             accuracy = patch_accuracy(reader, batch)
