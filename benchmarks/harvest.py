@@ -1,7 +1,8 @@
 """What harvesting costs on top of the vision tower that it cannot do without.
 
 The floor is the bare encoder prefix: images that are already preprocessed, run to the hook point, results thrown away.
-Above it come reading and preprocessing the images, encoding by the SAE, and keeping the best exemplars of each feature.
+Above it come reading and preprocessing the images, encoding by the SAE, counts, coactivation, and the best exemplars of
+each feature. Sizes other than those of the SAE are the world recipe's.
 
     python -m benchmarks.harvest --n-images 256
 """
@@ -23,8 +24,8 @@ from backend.types import Split
 from benchmarks.measuring import in_turn, print_table
 from benchmarks.subjects import describe, open_benchmark_sae, open_benchmark_subject
 from precompute.encoding import encode_images
-from precompute.sparse_codes import by_feature
-from precompute.streaming_top import StreamingTop
+from precompute.recipe import load_recipe
+from precompute.stages.harvest import DESCRIBED, ShardSums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,6 @@ class Settings:
     """Images, made up from a seed."""
     images_per_batch: int = 32
     """Images in one batch of the vision tower."""
-    n_exemplars: int = 24
-    """Exemplars kept per feature."""
     n_rounds: int = 3
     """How often each way is run."""
     device: str = "cpu"
@@ -76,15 +75,13 @@ def read_and_prefix(subject: SubjectModel, images: MadeUpImages, images_per_batc
         pass
 
 
-def stream(subject: SubjectModel, sae: TopKSAE, images: MadeUpImages, settings: Settings) -> StreamingTop:
-    """All of it: read, run to the hook point, encode, and keep the best exemplars of each feature."""
-    top = StreamingTop(settings.n_exemplars)
-    for chunk in encode_images(subject, images, images.ids, images_per_batch=settings.images_per_batch):
-        encoded = sae.encode(chunk.residuals)
-        codes = by_feature(encoded.values, encoded.indices)
-        positions = np.asarray(chunk.positions)[codes.pair_image]
-        top.add(codes.pair_feature, codes.pair_mean, positions)
-    return top
+def stream(subject: SubjectModel, sae: TopKSAE, images: MadeUpImages, images_per_batch: int) -> ShardSums:
+    """All of it, as the harvest stage does: read, run to the hook point, encode, count, keep the best exemplars."""
+    sums = ShardSums(DESCRIBED, sae.d_sae, load_recipe("world"), sae.device)
+    for chunk in encode_images(subject, images, images.ids, images_per_batch=images_per_batch):
+        sums.add(sae, chunk.residuals, chunk.positions)
+    sums.candidates()
+    return sums
 
 
 def main(settings: Settings) -> None:
@@ -97,7 +94,7 @@ def main(settings: Settings) -> None:
         {
             "encoder prefix": lambda: prefix_only(subject, pixels, settings.images_per_batch),
             "with reading": lambda: read_and_prefix(subject, images, settings.images_per_batch),
-            "streaming harvest": lambda: stream(subject, sae, images, settings),
+            "streaming harvest": lambda: stream(subject, sae, images, settings.images_per_batch),
         },
         n_rounds=settings.n_rounds,
     )

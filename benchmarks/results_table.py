@@ -7,7 +7,7 @@ python -m benchmarks.results_table --write     put it into README.md, between th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,13 @@ def _dictionary(meta: Mapping[str, Any]) -> str:
         f"The SAE reads {point['tower']} block {point['layer']} (d_model {sae['d_model']}), with d_sae {sae['d_sae']} "
         f"and k {sae['k']}: explained variance {sae['explained_variance']:.3f}, L0 {sae['l0']:.1f}, {sae['alive']} "
         f"features alive and {sae['dead']} dead. Concepts that some feature detects with average precision of at least "
-        f"0.3 on held-out scenes: {_interval(coverage['all'], percent=True)} of {coverage['all']['n']} ({kinds})."
+        f"{coverage.get('threshold', 0.3)} on held-out scenes: {_interval(coverage['all'], percent=True)}; "
+        f"by kind: {kinds}."
     )
 
 
 def _row(arm: Arm, entry: Mapping[str, Any]) -> str:
-    truth = entry["truth"]
+    truth = entry["truth"] or {"right": {}, "partly": {}}
     name = f"*{arm.label}*" if arm.is_control else arm.label
     n_failed = sum(entry["failures"].values())
     cells = [name, str(entry["n"]), str(n_failed)]
@@ -73,15 +74,19 @@ def _row(arm: Arm, entry: Mapping[str, Any]) -> str:
 
 
 def _legend(meta: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
-    counts = {arm.label: arms[arm.key] for arm in ARMS if arm.key in arms}
-    n_decidable = sorted({entry["truth"]["right"]["n"] for entry in counts.values()})
-    decidable = str(n_decidable[0]) if len(set(n_decidable)) == 1 else f"{n_decidable[0]} to {n_decidable[-1]}"
-    fewest = min(entry[metric]["n"] for entry in counts.values() for metric in METRICS)
+    shown = [arms[arm.key] for arm in ARMS if arm.key in arms]
+    decidable = [entry["truth"]["right"]["n"] for entry in shown if entry["truth"]]
+    truth = f"Truth: over the {_range(decidable)} features whose concept is known. " if decidable else ""
     return (
-        f"Value (95 % interval). n: features with an attempt; controls in italics. Truth is over the {decidable} "
-        f"features whose concept is decidable; scores are over the features that have one (at least {fewest}). All "
-        f"images are from the scoring split, which no explanation saw. Recipe: `{meta['recipe']}`."
+        "Each cell: value (95 % interval; n). Controls in italics. n: features with a text; failed: no text, or no "
+        f"usable concept in it. {truth}All images are from the scoring split, which no explanation saw. Recipe: "
+        f"`{meta['recipe']}`."
     )
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _interval(entry: Mapping[str, Any], *, percent: bool = False) -> str:
@@ -90,7 +95,7 @@ def _interval(entry: Mapping[str, Any], *, percent: bool = False) -> str:
     numbers = [entry[key] for key in ("value", "low", "high")]
     shown = ["?" if number is None else f"{100 * number:.0f}" if percent else f"{number:.2f}" for number in numbers]
     unit = " %" if percent else ""
-    return f"{shown[0]}{unit} ({shown[1]}–{shown[2]})"
+    return f"{shown[0]}{unit} ({shown[1]}–{shown[2]}; {entry['n']})"
 
 
 def with_results(text: str, table: str) -> str:

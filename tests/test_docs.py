@@ -149,8 +149,8 @@ def test_results_table_has_every_arm_with_its_interval(tmp_path: Path) -> None:
     assert len(rows) == len(ARMS)
     assert all(arm.label in row for arm, row in zip(ARMS, rows, strict=True))
     steering = [cell.strip() for cell in rows[0].split("|")[1:-1]]
-    assert re.fullmatch(r"\d+ % \(-?\d+–\d+\)", steering[3])
-    assert all(re.fullmatch(r"-?\d\.\d\d \(-?\d\.\d\d–-?\d\.\d\d\)", cell) for cell in steering[5:])
+    assert re.fullmatch(r"\d+ % \(-?\d+–\d+; \d+\)", steering[3])
+    assert all(re.fullmatch(r"-?\d\.\d\d \(-?\d\.\d\d–-?\d\.\d\d; \d+\)", cell) for cell in steering[5:])
 
 
 def test_changelog_has_an_unreleased_head() -> None:
