@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -14,6 +16,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64_000_000
 MIN_SIDE_PX = 2
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError),
+    *(AttributeError, struct.error, zlib.error),
+)
+"""Errors Pillow's decoders are known to raise on damaged files; there is no common class."""
 
 
 def open_image(
@@ -37,8 +44,8 @@ def open_image(
     data = _read(source, label, max_bytes)
     try:
         with warnings.catch_warnings():
-            # We set our own limit below; Pillow's warning would only repeat it.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of large pictures (we set our own limit) and of odd metadata (we only need the pixels).
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_size(picture.size, label, max_pixels)
                 picture.load()
@@ -47,8 +54,7 @@ def open_image(
         raise ImageUnreadable(f"{label} has too many pixels: at most {max_pixels} are accepted") from error
     except Image.UnidentifiedImageError as error:
         raise ImageUnreadable(f"{label} is not a picture of an accepted format ({', '.join(FORMATS)})") from error
-    # Pillow's decoders report damage with several built-in errors.
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError) as error:
+    except DAMAGE as error:
         raise ImageUnreadable(f"{label} is damaged or cut short: {error}") from error
 
 

@@ -178,7 +178,8 @@ class Gemma3Subject(SubjectModel):
 
     def _texts(self, tokens: Int[Tensor, "prompt step"]) -> list[str]:
         rows = [trimmed(row, self._stop_ids) for row in tokens.tolist()]
-        return [text.strip() for text in self.processor.tokenizer.batch_decode(rows, skip_special_tokens=True)]
+        decode = self.processor.tokenizer.decode
+        return [decode(row, skip_special_tokens=True).strip() for row in rows]
 
     def _token_steps(
         self,
