@@ -29,11 +29,21 @@ ARM_COLOURS = {
 }
 TRUTH_COLOURS = {"right": "#117733", "partly": "#DDAA33", "wrong": "#AA3377"}
 TRUTH_NAMES = {"right": "right", "partly": "partly right", "wrong": "wrong"}
-# Viridis at eleven steps: light means more, in both themes readable.
+# Viridis, cut where it would vanish against the page: its light end on white, its dark end on black.
 RAMP = (
-    "#440154", "#482475", "#414487", "#355F8D", "#2A788E", "#21918C", "#22A884", "#44BF70", "#7AD151", "#BDDF26",
-    "#FDE725",
+    "#440154", "#482475", "#463480", "#414487", "#355F8D", "#2A788E", "#21918C", "#22A884", "#44BF70", "#7AD151",
 )  # fmt: skip
+RAMP_DARK = (
+    "#5566B0", "#4676B5", "#3A86B0", "#2F96A6", "#26A69A", "#35B57F", "#5CC566", "#8CD24D", "#C3DC3B", "#FDE725",
+)  # fmt: skip
+# The same hues, lighter, for those that are too dark on the dark page.
+_LIGHTER = {
+    "#882255": "#D0589A",
+    "#332288": "#8C7FE0",
+    "#0072B2": "#3F9BD8",
+    "#AA3377": "#D0589A",
+    "#117733": "#3DAA66",
+}
 N_CLUSTER_FEATURES = 400
 
 
@@ -63,8 +73,14 @@ def _category(
         "note": note,
         "names": list(names),
         "colours": list(colours),
+        "colours_dark": on_dark(colours),
         "show_names": show_names,
     }
+
+
+def on_dark(colours: Sequence[str]) -> list[str]:
+    """The same colours for a dark page."""
+    return [_LIGHTER.get(colour, colour) for colour in colours]
 
 
 def info(services: Services) -> dict[str, Any]:
@@ -78,6 +94,7 @@ def info(services: Services) -> dict[str, Any]:
             "y": one.y,
             "n_features": one.n_features,
             "colour": colours[one.cluster],
+            "colour_dark": on_dark([colours[one.cluster]])[0],
         }
         for one in services.store.clusters
     ]
@@ -175,6 +192,7 @@ def _number_field(
         "kind": "number",
         "note": note + (" Logarithmic scale, 1st to 99th percentile." if log else " 1st to 99th percentile."),
         "colours": list(RAMP),
+        "colours_dark": list(RAMP_DARK),
         "low_text": show(low),
         "high_text": show(high),
     }

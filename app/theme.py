@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import gradio as gr
 
-SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif")
+SANS = (
+    "-apple-system",
+    "BlinkMacSystemFont",
+    "Segoe UI",
+    "Inter",
+    "Roboto",
+    "Noto Sans",
+    "Liberation Sans",
+    "sans-serif",
+)
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 
@@ -63,6 +72,19 @@ def build_theme() -> gr.themes.Base:
         block_shadow="none",
         button_primary_shadow="none",
         input_shadow="none",
+        input_shadow_focus="none",
+        input_border_width="1px",
+        button_border_width="1px",
+        button_large_padding="8px 16px",
+        button_large_text_size="0.8125rem",
+        button_large_text_weight="600",
+        button_small_padding="5px 12px",
+        button_small_text_weight="600",
+        button_small_text_size="0.8125rem",
+        input_text_size="0.9375rem",
+        checkbox_label_padding="6px 12px",
+        checkbox_label_border_width="1px",
+        checkbox_label_text_size="0.875rem",
         block_border_width="0px",
         block_padding="0px",
         block_label_padding="0px",

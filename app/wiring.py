@@ -72,7 +72,10 @@ class Wiring:
             tab.strength: gr.Slider(**slider),
             tab.strength_note: str(steer.strength_note(record, slider["value"], operation)),
             tab.image: steer.pictures(services, record, state.image if state else ""),
-            tab.answers: str(steer.columns(None, "Press Start: the model answers three times at once.")),
+            tab.recorded: str(steer.recorded(services, record)),
+            tab.answers: str(
+                steer.columns(None, "Press Start: the model answers three times at once.", feature=record.feature)
+            ),
         }
 
     def searched(self, query: str, map_value: dict[str, Any]) -> Updates:
@@ -184,7 +187,7 @@ def wire(blocks: gr.Blocks, services: Services, page: Page) -> None:
     shown += [page.search.query, page.search.results, page.feature.number, page.feature.page]
     steering = page.steer
     shown += [steering.number, steering.chosen, steering.strength, steering.strength_note, steering.image]
-    shown += [steering.answers, steering.operation, steering.scope, steering.prompt]
+    shown += [steering.answers, steering.recorded, steering.operation, steering.scope, steering.prompt]
     the_map = page.map.map
 
     def on(triggers: list[Any], handler: Any, inputs: list[Any], outputs: Any = None, **more: Any) -> Any:

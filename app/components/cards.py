@@ -9,7 +9,7 @@ from app.components import addresses
 from app.components.charts import interval_axis, truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count, estimate, number
+from app.components.numbers import count, estimate, n_equals, number
 from backend.feature_store import ExemplarRecord, ExplanationRecord, FeatureRecord, SyntheticRecord
 from backend.search import Hit
 from backend.types import Score
@@ -49,16 +49,15 @@ def hit_card(
     by = hit.arm.label if hit.arm is not None else None
     return h(
         "a",
-        h("div", *strip, class_="ico-hit-strip"),
-        words(hit.text),
         h(
             "div",
             h("span", f"feature {hit.feature}", class_="ico-id"),
-            h("span", f"by {by}", class_="ico-why") if by else None,
             truth_badge(outcome),
-            class_="ico-hit-foot",
+            class_="ico-hit-head",
         ),
-        h("div", h("span", hit.why, class_="ico-why"), class_="ico-hit-foot"),
+        h("div", *strip, class_="ico-hit-strip"),
+        words(hit.text),
+        h("div", h("span", f"written by {by}; {hit.why}" if by else hit.why, class_="ico-why")),
         href=addresses.page(tab="feature", feature=hit.feature),
         class_="ico-hit",
         data_go="feature",
@@ -103,7 +102,7 @@ def _synthetic(images: Sequence[SyntheticRecord], feature: int, arm: str, versio
                 class_="ico-exemplar",
             )
         )
-    told = f"Images made from these words, with this feature's maximum activation on each (n = {len(images)})"
+    told = f"Images made from these words, with this feature's maximum activation on each ({n_equals(len(images))})"
     return h("div", h("p", told, class_="ico-why"), h("div", *pictures, class_="ico-synthetic"))
 
 
@@ -139,8 +138,7 @@ def arm_card(
         words(record.text, fallback=failed),
         h("div", truth_badge(record.truth_outcome.value)),
         score_rows(scores, metrics),
-        _synthetic(images, record.feature, arm.key, version),
-        _provenance(record),
+        h("div", _synthetic(images, record.feature, arm.key, version), _provenance(record)),
         class_="ico-arm is-winner" if record.is_best else "ico-arm is-control" if arm.is_control else "ico-arm",
         data_arm=arm.key,
         data_control="yes" if arm.is_control else None,

@@ -22,12 +22,18 @@ def percent(fraction: float) -> str:
     """A fraction in [0, 1] as a percentage; below one per cent it keeps two significant figures."""
     share = 100 * fraction
     if 0 < share < 1:
-        return f"{share:.2g} %"
-    return f"{share:.0f} %" if share >= 10 else f"{share:.1f} %"
+        return f"{share:.2g}\N{NO-BREAK SPACE}%"
+    shown = f"{share:.0f}" if share >= 10 or share == 0 else f"{share:.1f}"
+    return f"{shown}\N{NO-BREAK SPACE}%"
 
 
 def count(n: int) -> str:
     return f"{n:,}"
+
+
+def n_equals(n: int) -> str:
+    """``n = N``, never broken over two lines."""
+    return f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{count(n)}"
 
 
 def missing(reason: str | None) -> Markup:
@@ -46,7 +52,7 @@ def estimate(
     if low is not None and high is not None:
         parts.append(h("span", f"[{number(low)}, {number(high)}]", class_="ico-interval", title="95 % interval"))
     if n is not None:
-        parts.append(h("span", f"n = {count(n)}", class_="ico-n"))
+        parts.append(h("span", n_equals(n), class_="ico-n"))
     return h("span", *(part for pair in zip(parts, [" "] * len(parts), strict=True) for part in pair), class_="ico-est")
 
 

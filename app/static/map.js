@@ -114,7 +114,7 @@
       this.field = field;
       if (!this.webgl || !this.plot.data) return;
       const absent = ABSENT[window.iconoscope.currentTheme()];
-      const ramp = field.colours;
+      const ramp = window.iconoscopeMapSide.palette(field);
       const colours = Array.from(codes, (code) => {
         if (Number.isNaN(code)) return absent;
         if (field.kind !== "number") return ramp[code] ?? absent;

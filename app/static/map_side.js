@@ -4,11 +4,17 @@
   if (window.iconoscopeMapSide) return;
   const { element } = window.iconoscope;
 
-  function swatch(colour) {
-    const node = element("span", "ico-swatch");
-    node.style.background = colour;
+  /* Both colours go into the node and the style sheet chooses, so that a theme switch needs no redrawing. */
+  function swatch(colour, dark) {
+    const node = element("span", "ico-swatch ico-themed");
+    node.style.setProperty("--light", colour);
+    node.style.setProperty("--dark", dark ?? colour);
     node.setAttribute("aria-hidden", "true");
     return node;
+  }
+
+  function palette(field) {
+    return window.iconoscope.currentTheme() === "dark" ? field.colours_dark : field.colours;
   }
 
   function legend(root, field, counts) {
@@ -16,7 +22,7 @@
     root.append(element("p", "ico-map-note", field.note));
     if (field.kind === "number") {
       const bar = element("div", "ico-ramp");
-      bar.style.background = `linear-gradient(90deg, ${field.colours.join(", ")})`;
+      bar.style.background = `linear-gradient(90deg, ${palette(field).join(", ")})`;
       const ends = element("div", "ico-ramp-ends");
       ends.append(element("span", "", field.low_text), element("span", "", field.high_text));
       root.append(bar, ends);
@@ -24,7 +30,7 @@
       const list = element("ul", "ico-legend");
       field.names.forEach((name, code) => {
         const item = element("li");
-        item.append(swatch(field.colours[code]), element("span", "ico-legend-name", name), element("span", "ico-n", `n = ${(counts[code] ?? 0).toLocaleString("en")}`));
+        item.append(swatch(field.colours[code], field.colours_dark[code]), element("span", "ico-legend-name", name), element("span", "ico-n", `n = ${(counts[code] ?? 0).toLocaleString("en")}`));
         list.append(item);
       });
       root.append(list);
@@ -40,7 +46,7 @@
       const details = element("details", "ico-cluster");
       details.dataset.cluster = String(cluster.cluster);
       const summary = element("summary");
-      summary.append(swatch(cluster.colour), element("span", "ico-legend-name", cluster.label), element("span", "ico-n", `n = ${cluster.n_features.toLocaleString("en")}`));
+      summary.append(swatch(cluster.colour, cluster.colour_dark), element("span", "ico-legend-name", cluster.label), element("span", "ico-n", `n = ${cluster.n_features.toLocaleString("en")}`));
       details.append(summary);
       details.addEventListener("toggle", () => {
         if (details.open) {
@@ -75,5 +81,5 @@
     }
   }
 
-  window.iconoscopeMapSide = { legend, clusterList };
+  window.iconoscopeMapSide = { palette, legend, clusterList };
 })();

@@ -98,8 +98,12 @@ def _subject(services: Services) -> dict[str, Child]:
         "Hook point": f"{hook.get('tower')} tower, {hook.get('stream')} stream after block {hook.get('layer')}",
         "Patch grid": f"{grid.get('rows')} × {grid.get('cols')} patches of a {services.meta.get('image_px')} px image",
         "Blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
-        "Fingerprint": subject.get("fingerprint"),
+        "Fingerprint": _fingerprint(subject.get("fingerprint")),
     }
+
+
+def _fingerprint(value: object) -> Child:
+    return h("span", str(value), class_="ico-mono") if value else None
 
 
 def _sae(sae: Mapping[str, Any]) -> dict[str, Child]:
@@ -139,7 +143,7 @@ def _provenance(services: Services) -> dict[str, Child]:
     items: dict[str, Child] = {
         "Atlas": services.meta.get("title"),
         "Recipe": services.meta.get("recipe"),
-        "Fingerprint": manifest.fingerprint,
+        "Fingerprint": _fingerprint(manifest.fingerprint),
         "Stage version": str(manifest.stage_version),
         "Features": count(len(services.store)),
         "Text embeddings": services.meta.get("text_encoder"),
@@ -147,7 +151,7 @@ def _provenance(services: Services) -> dict[str, Child]:
     if "kept" in quality and "dropped" in quality:
         items["Quality filter"] = kept
     for stage, fingerprint in (manifest.inputs.get("upstream") or {}).items():
-        items[f"From {stage}"] = str(fingerprint)
+        items[f"From {stage}"] = _fingerprint(fingerprint)
     return items
 
 

@@ -11,7 +11,7 @@ from app.components.cards import NO_WORDS, arm_card, feature_link, go_button
 from app.components.charts import histogram, truth_badge
 from app.components.exemplars import gallery, overlay_bar
 from app.components.markup import Markup, h, join
-from app.components.numbers import count, fact, facts, missing, number, percent
+from app.components.numbers import count, fact, facts, missing, n_equals, number, percent
 from app.services import Services
 from backend.errors import UnknownFeature
 from backend.feature_store import FeatureRecord
@@ -126,7 +126,7 @@ def _facts(record: FeatureRecord) -> Markup:
         truth, note = missing("no concept is detected well enough"), None
     items = [
         fact("Concept it detects (truth)", truth, note),
-        fact("Fires on", percent(record.firing_fraction), f"of patches, n = {count(record.n_images_active)} images"),
+        fact("Fires on", percent(record.firing_fraction), f"of patches, {n_equals(record.n_images_active)} images"),
         fact("Maximum activation", number(record.maximum), f"mean when active {number(record.mean_when_active)}"),
     ]
     if record.recommended_strength is not None:

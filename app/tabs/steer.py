@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.components.cards import words
+from app.components.charts import truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Markup, h
 from app.components.numbers import count, number
@@ -17,7 +18,7 @@ from app.services import Services
 from app.steering_worker import MAX_PROMPT_CHARACTERS, SteerFrame, SteerRequest
 from app.tabs.feature import parse_feature
 from backend.feature_store import FeatureRecord
-from backend.types import Operation, PatchScope
+from backend.types import Method, Operation, PatchScope
 
 N_PICTURES = 6
 COLUMN_TITLES = {
@@ -47,6 +48,7 @@ class SteerTab:
     start: gr.Button
     stop: gr.Button
     answers: gr.HTML
+    recorded: gr.HTML
 
 
 def build(services: Services, static_version: str) -> SteerTab:
@@ -77,6 +79,7 @@ def build(services: Services, static_version: str) -> SteerTab:
                 start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ico-start")
                 stop = gr.Button("Stop", scale=0, min_width=100, elem_id="ico-stop")
             answers = gr.HTML(str(columns(None, "Press Start.")), elem_id="ico-answers", apply_default_css=False)
+            recorded = gr.HTML("", elem_id="ico-recorded", apply_default_css=False)
     return SteerTab(
         number=feature,
         chosen=chosen,
@@ -91,6 +94,7 @@ def build(services: Services, static_version: str) -> SteerTab:
         start=start,
         stop=stop,
         answers=answers,
+        recorded=recorded,
     )
 
 
@@ -139,14 +143,35 @@ def chosen_card(services: Services, record: FeatureRecord) -> Markup:
     )
 
 
+def recorded(services: Services, record: FeatureRecord) -> Markup:
+    """What the atlas recorded for this feature under steering and its controls, to read beside the live answers."""
+    rows = []
+    for one in services.store.explanations(record.feature):
+        if one.arm.method is not Method.STEERING and not one.arm.is_control:
+            continue
+        strength = "–" if one.strength is None else f"{number(one.strength, 1)} L2"
+        text = one.text or f"no text: {one.failure or 'the model gave none'}"
+        cells = [h("th", one.arm.label, scope="row"), h("td", text, class_="ico-words" if one.text else "ico-why")]
+        rows.append(h("tr", *cells, h("td", strength), h("td", truth_badge(one.truth_outcome.value))))
+    head = h("tr", *(h("th", name, scope="col") for name in ("Recorded", "Answer", "Strength", "Verdict")))
+    table = h("table", h("thead", head), h("tbody", *rows), class_="ico-table")
+    told = "From the atlas, made with the steering prompt on the blank image (n = 1 answer each)."
+    return h(
+        "div",
+        h("div", h("p", told, class_="ico-why"), h("div", table, class_="ico-table-scroll"), class_="ico-recorded"),
+        class_="ico-page",
+    )
+
+
 def _no_feature() -> Markup:
     return h("p", "Type a feature number, or press “Steer this feature” on its page.", class_="ico-why")
 
 
-def columns(frame: SteerFrame | None, status: str, *, streaming: bool = False) -> Markup:
+def columns(frame: SteerFrame | None, status: str, *, streaming: bool = False, feature: int | None = None) -> Markup:
     """The three answers side by side, each labelled and with its count of edited patches."""
     cards = []
     for place, (key, (title, subtitle)) in enumerate(COLUMN_TITLES.items()):
+        subtitle = subtitle if feature is None else subtitle.replace("this feature", f"feature {feature}")
         text = frame.texts[place] if frame else ""
         edited = frame.n_patches_edited[place] if frame else None
         if text or streaming:
@@ -196,12 +221,12 @@ def request_of(
 def answers(services: Services, visitor: str, request: SteerRequest) -> Iterator[Markup]:
     """The three columns after each token, and at last with what was done. Raises what the worker raises."""
     waiting = "Loading the subject model …" if not services.worker.ready else "Waiting for the model …"
-    yield columns(None, waiting, streaming=True)
+    yield columns(None, waiting, streaming=True, feature=request.feature)
     for frame in services.worker.run(visitor, request):
         if not frame.done:
-            yield columns(frame, f"Answering … {frame.seconds:.1f} s", streaming=True)
+            yield columns(frame, f"Answering … {frame.seconds:.1f} s", streaming=True, feature=request.feature)
             continue
-        yield columns(frame, summary(services, request, frame))
+        yield columns(frame, summary(services, request, frame), feature=request.feature)
 
 
 def summary(services: Services, request: SteerRequest, frame: SteerFrame) -> str:
