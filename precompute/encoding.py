@@ -22,7 +22,6 @@ from backend.models.base import SubjectModel
 from precompute.datasets import ImageSet
 
 UNREADABLE = "image unreadable"
-_FIXED_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +98,8 @@ def finite_residuals(
 
 
 @contextmanager
-def fixed_threads(n_threads: int = _FIXED_THREADS) -> Iterator[None]:
-    """Compute with a fixed number of threads, so that float sums come out the same however the process was started."""
+def fixed_threads(n_threads: int) -> Iterator[None]:
+    """Compute with so many threads, whatever the process was started with: float sums depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:

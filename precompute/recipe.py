@@ -225,7 +225,7 @@ class Runtime:
     prompts_per_batch: int = 128
     """Rows per batch of generation."""
     workers: int = 2
-    """Processes or threads that prepare images."""
+    """Threads that compute. A run resumed with as many ends with the same bytes."""
 
 
 def section_science(section: Any) -> dict[str, Any]:

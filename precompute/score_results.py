@@ -139,14 +139,13 @@ class ScoreResults:
         self._write_votes(votes, values)
         self._write_truth()
         self._write_synthetic()
-        n_voted = sum(vote is not None for vote in votes.values())
         wins = [vote.winner for vote in votes.values() if vote is not None]
         arms = {}
         with self._context.progress.track("totals (arms)", len(ARMS)) as advance:
             for arm in ARMS:
                 results = self._arm_results(arm.key, wins.count(arm.key))
                 arms[arm.key] = arm_summary(
-                    arm.key, results, values, n_voted, n_bootstrap=self._score.n_bootstrap, seed=self._score.seed
+                    arm.key, results, values, n_bootstrap=self._score.n_bootstrap, seed=self._score.seed
                 )
                 advance(1)
         right = {

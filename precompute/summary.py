@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,18 @@ TESTED = (mask_overlap.NAME, clip_score.NAME, synthetic_activation.NAME, auroc.P
 VOTING = (mask_overlap.NAME, clip_score.NAME, synthetic_activation.NAME)
 """Metrics that elect the best explanation, as in the paper (its AUROC is not per feature)."""
 CANDIDATES = tuple(arm.key for arm in ARMS if not arm.is_control)
+COMPARED: tuple[tuple[str, str], ...] = (
+    ("steering_informed_top_k_masks", "steering"),
+    ("steering_informed_top_k_heatmaps", "steering"),
+    ("steering_informed_top_k_masks", "top_k_masks"),
+    ("steering_informed_top_k_heatmaps", "top_k_heatmaps"),
+    ("top_k_masks", "steering"),
+    ("top_k_heatmaps", "steering"),
+    ("top_k_masks", "top_k_heatmaps"),
+    ("steering_informed_top_k_masks", "steering_informed_top_k_heatmaps"),
+    *((arm, control) for arm in CANDIDATES for control in ("random_direction", "permuted_direction")),
+)
+"""Pairs (a, b) for the one-sided tests that a is above b: the paper's comparisons, and every arm against controls."""
 
 ByFeature = Mapping[str, Mapping[str, Mapping[int, float]]]
 """metric -> arm -> feature -> value; absent scores have no entry."""
@@ -89,11 +100,10 @@ class ArmResults:
     truth: TruthShares | None
     truth_chance: Estimate | None
     wins: int
+    """Features whose best explanation it gave; 0 for controls, which do not stand for election."""
 
 
-def arm_summary(
-    arm: str, results: ArmResults, values: ByFeature, n_voted: int, *, n_bootstrap: int, seed: int
-) -> dict[str, Any]:
+def arm_summary(arm: str, results: ArmResults, values: ByFeature, *, n_bootstrap: int, seed: int) -> dict[str, Any]:
     """The entry of one arm in summary.json."""
     entry: dict[str, Any] = {"n": results.n, "failures": dict(sorted(results.failures.items()))}
     for metric in AVERAGED:
@@ -103,8 +113,7 @@ def arm_summary(
     entry[auroc.POOLED] = results.pooled.as_dict()
     entry["truth"] = results.truth.as_dict() if results.truth else None
     entry["truth_chance"] = results.truth_chance.as_dict() if results.truth_chance else None
-    is_candidate = arm in CANDIDATES
-    entry["wins"] = {**wilson(results.wins, n_voted).as_dict(), "count": results.wins} if is_candidate else None
+    entry["wins"] = results.wins if arm in CANDIDATES else None
     return entry
 
 
@@ -127,15 +136,13 @@ def failures_of(
 def compare_arms(values: ByFeature, right: Mapping[str, Mapping[int, float]]) -> list[dict[str, Any]]:
     """One-sided tests that arm ``a`` is above arm ``b``: paired Wilcoxon, and unpaired Mann-Whitney as in the paper.
 
-    All ordered pairs of the explanation arms, and each of them against each control. ``right`` holds 1 or 0 per
+    The pairs are fixed beforehand (``COMPARED``); the opposite direction has 1 - p. ``right`` holds 1 or 0 per
     decidable feature. The paired test uses the features that both arms have; Mann-Whitney uses all of each.
     """
-    controls = [arm.key for arm in ARMS if arm.is_control]
-    pairs = [*permutations(CANDIDATES, 2), *((arm, control) for arm in CANDIDATES for control in controls)]
     tables = {**{metric: values.get(metric, {}) for metric in TESTED}, "truth": right}
     rows: list[dict[str, Any]] = []
     for metric, table in tables.items():
-        for a, b in pairs:
+        for a, b in COMPARED:
             first, second = table.get(a, {}), table.get(b, {})
             shared = sorted(set(first) & set(second))
             if not shared:

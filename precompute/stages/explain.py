@@ -86,7 +86,7 @@ class Explain(Stage):
 
     def run_shard(self, context: StageContext, key: str) -> None:
         session, judges = self._open(context)
-        with fixed_threads():
+        with fixed_threads(context.runtime.workers):
             if key == SELECTION_KEY:
                 self._select(context, session, judges)
             else:

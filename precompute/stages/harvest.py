@@ -174,7 +174,10 @@ class Harvest(Stage):
         sums = ShardSums(split, sae.d_sae, context.recipe, torch.device(device))
         seen: list[int] = []
         failures: Counter[str] = Counter()
-        with fixed_threads(), context.progress.track(f"{split.value} images", len(ids)) as advance:
+        with (
+            fixed_threads(context.runtime.workers),
+            context.progress.track(f"{split.value} images", len(ids)) as advance,
+        ):
             batch = context.runtime.images_per_batch
             for chunk in encode_images(subject, images, ids, images_per_batch=batch, failures=failures):
                 positions = [start + position for position in chunk.positions]

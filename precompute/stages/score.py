@@ -103,7 +103,7 @@ class ScoreStage(Stage):
 
     def run_shard(self, context: StageContext, key: str) -> None:
         session = self._open(context)
-        with fixed_threads():
+        with fixed_threads(context.runtime.workers):
             if key == TRUTH_KEY:
                 self._truth(context, session)
             elif key.startswith("texts-"):
@@ -171,7 +171,7 @@ class ScoreStage(Stage):
         return dict(zip(texts, np.concatenate(parts), strict=True)) if parts else {}
 
     def finish(self, context: StageContext) -> Mapping[str, Any]:
-        with fixed_threads():
+        with fixed_threads(context.runtime.workers):
             results = ScoreResults(context, self._open(context).judges.truth)
             failures = results.write()
         self._session = None

@@ -183,7 +183,7 @@ class TrainSAE(Stage):
         for shard in earlier[:-1]:  # the last one stays until this checkpoint is complete
             if context.writer.shard_state(shard, verify=False) == "done":
                 context.writer.retire_shard(shard)
-        with fixed_threads():
+        with fixed_threads(context.runtime.workers):
             run = self._resume(context, earlier)
             run.train_until(int(key.removeprefix("step-")))
         step = run.trainer.step_index
@@ -218,7 +218,7 @@ class TrainSAE(Stage):
         return self._run
 
     def finish(self, context: StageContext) -> Mapping[str, Any]:
-        with fixed_threads():
+        with fixed_threads(context.runtime.workers):
             run = self._resume(context, context.shard_keys)
             sae = self._sae(context, run.trainer, run.subject)
             meter = measure(sae, run.held_out())

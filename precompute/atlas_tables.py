@@ -1,0 +1,197 @@
+"""The tables of an atlas, put together from the artifacts of the earlier stages. Rows are joined by feature id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float, Float32, Int
+from PIL import Image
+
+from backend.artifacts import Artifact
+from backend.atlas_schema import ATLAS_TABLES
+from backend.types import ARMS, PatchGrid, Split
+from precompute.datasets import ImageSet
+from precompute.synthesis import webp_bytes
+
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+DESCRIBING = {Split.EXPLAIN: ("mean", "max", "decile"), Split.SCORE: ("mean",)}
+"""Exemplars that an atlas carries."""
+N_DECILES = 10
+
+
+def cast(name: str, table: pa.Table) -> pa.Table:
+    """``table`` in the columns, order and types of the atlas schema."""
+    schema = ATLAS_TABLES[name]
+    return table.select(schema.names).cast(schema)
+
+
+def from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as the atlas table ``name``."""
+    return pa.Table.from_pylist(list(rows), schema=ATLAS_TABLES[name])
+
+
+def explanations_table(explain: Artifact, score: Artifact) -> pa.Table:
+    """Every explanation and failure, with its verdict and whether it was voted best."""
+    outcomes = {(row["feature"], row["arm"]): row["truth_outcome"] for row in score.table("outcomes").to_pylist()}
+    best = {row["feature"]: row["best_arm"] for row in score.table("votes").to_pylist()}
+    order = {arm.key: place for place, arm in enumerate(ARMS)}
+    rows = [
+        {
+            **row,
+            "truth_outcome": outcomes[row["feature"], row["arm"]],
+            "is_best": best.get(row["feature"]) == row["arm"],
+        }
+        for row in explain.table("explanations").to_pylist()
+    ]
+    return from_rows("explanations", sorted(rows, key=lambda row: (row["feature"], order[row["arm"]])))
+
+
+def exemplars_table(harvest: Artifact, grid: PatchGrid, counts: Mapping[Split, int]) -> pa.Table:
+    """Exemplars with dense activation grids: ``counts`` of them per feature, split and pooling, and all deciles."""
+    table = harvest.table("exemplars")
+    wanted = None
+    for split, poolings in DESCRIBING.items():
+        for pooling in poolings:
+            limit = N_DECILES if pooling == "decile" else counts[split]
+            here = pc.and_(pc.equal(table["split"], split.value), pc.equal(table["pooling"], pooling))
+            here = pc.and_(here, pc.less(table["rank"], limit))
+            wanted = here if wanted is None else pc.or_(wanted, here)
+    table = table.filter(wanted).combine_chunks()
+    table = table.sort_by([(name, "ascending") for name in ("feature", "split", "pooling", "rank")])
+    return cast("exemplars", table.append_column("grid", _dense_grids(table, grid)))
+
+
+def _dense_grids(table: pa.Table, grid: PatchGrid) -> pa.ListArray:
+    patches, values = (table[name].combine_chunks() for name in ("patches", "values"))
+    lengths = pc.list_value_length(patches).to_numpy()
+    dense = np.zeros((len(table), grid.n_patches), dtype=np.float16)
+    clipped = np.minimum(values.flatten().to_numpy(), _LARGEST_HALF)
+    dense[np.repeat(np.arange(len(table)), lengths), patches.flatten().to_numpy()] = clipped
+    offsets = np.arange(len(table) + 1, dtype=np.int32) * grid.n_patches
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(dense.ravel()))
+
+
+def images_table(exemplars: pa.Table, sets: Mapping[Split, ImageSet], thumbnail_px: int) -> pa.Table:
+    """Thumbnails of every image an exemplar names; width and height are those of the full image."""
+    named = sorted(set(zip(exemplars["image_id"].to_pylist(), exemplars["split"].to_pylist(), strict=True)))
+    rows = []
+    for image_id, split in named:
+        image = sets[Split(split)].load(image_id)
+        rows.append(
+            {
+                "image_id": image_id,
+                "split": split,
+                "webp": webp_bytes(thumbnail(image, thumbnail_px)),
+                "width": image.width,
+                "height": image.height,
+            }
+        )
+    return from_rows("images", rows)
+
+
+def thumbnail(image: Image.Image, side_px: int) -> Image.Image:
+    """The picture reduced to at most ``side_px`` on its longer side; never enlarged."""
+    if max(image.size) <= side_px:
+        return image
+    reduced = image.copy()
+    reduced.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    return reduced
+
+
+def synthetic_tables(score: Artifact) -> tuple[pa.Table, pa.Table]:
+    """Generated images and activations of the explanation arms; those of controls stay in the score artifact."""
+    activations = score.table("synthetic_activations")
+    arms = pa.array([arm.key for arm in ARMS if not arm.is_control])
+    activations = activations.filter(pc.is_in(activations["arm"], value_set=arms))
+    if not score.has("synthetic"):
+        return from_rows("synthetic", []), cast("synthetic_activations", activations)
+    synthetic = score.table("synthetic")
+    synthetic = synthetic.filter(pc.is_in(synthetic["text"], value_set=activations["text"].combine_chunks().unique()))
+    return cast("synthetic", synthetic), cast("synthetic_activations", activations)
+
+
+def neighbours_table(
+    features: Sequence[int],
+    found: Mapping[str, tuple[Int[np.ndarray, "feature neighbour"], Float[np.ndarray, "feature neighbour"]]],
+    coactivation: pa.Table,
+) -> pa.Table:
+    """Nearest features by meaning and direction (places into ``features``), and by coactivation (ids)."""
+    ids = np.asarray(features, dtype=np.int32)
+    parts = []
+    for kind, (places, values) in found.items():
+        n, count = places.shape
+        parts.append(
+            pa.table(
+                {
+                    "feature": np.repeat(ids, count),
+                    "kind": [kind] * (n * count),
+                    "rank": np.tile(np.arange(count, dtype=np.int32), n),
+                    "neighbour": ids[places.ravel()],
+                    "value": values.ravel().astype(np.float32),
+                }
+            )
+        )
+    together = coactivation.append_column("kind", pa.array(["coactivation"] * len(coactivation)))
+    tables = [cast("neighbours", part) for part in (*parts, together)]
+    return pa.concat_tables(tables)
+
+
+def features_table(
+    features: Sequence[int],
+    harvest: Artifact,
+    score: Artifact,
+    columns: Mapping[str, Sequence[Any] | np.ndarray],
+) -> pa.Table:
+    """One row per alive feature; ``columns`` are in the order of ``features`` (map, agreement, strength, norm)."""
+    stored = {row["feature"]: row for row in harvest.table("features").to_pylist()}
+    truth = {row["feature"]: row for row in score.table("truth").to_pylist()} if score.has("truth") else {}
+    votes = {row["feature"]: row for row in score.table("votes").to_pylist()}
+    rows = []
+    for place, feature in enumerate(features):
+        known = truth.get(feature, {})
+        rows.append(
+            {
+                **{name: stored[feature][name] for name in ATLAS_TABLES["features"].names if name in stored[feature]},
+                "truth_concept": known.get("concept"),
+                "truth_ap": known.get("average_precision"),
+                "truth_group": known.get("family"),
+                "truth_terms": known.get("terms") or [],
+                "best_arm": votes[feature]["best_arm"],
+                "best_text": votes[feature]["best_text"],
+                "quality_kept": votes[feature]["quality_kept"],
+                **{name: _item(column[place]) for name, column in columns.items()},
+            }
+        )
+    return from_rows("features", rows)
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def clusters_table(
+    cluster: Int[np.ndarray, " feature"],
+    places: Float32[np.ndarray, "feature xy"],
+    labels: Mapping[int, str],
+    words: Mapping[int, Sequence[str]],
+) -> pa.Table:
+    """One row per cluster; it lies at the median of its members."""
+    rows = []
+    for key in sorted(labels):
+        members = places[cluster == key]
+        x, y = np.median(members, axis=0)
+        rows.append(
+            {
+                "cluster": key,
+                "label": labels[key],
+                "x": float(x),
+                "y": float(y),
+                "n_features": len(members),
+                "top_words": list(words[key]),
+            }
+        )
+    return from_rows("clusters", rows)
