@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -139,7 +139,7 @@ class SteeringWorker:
         event.set()
         return True
 
-    def run(self, visitor: str, request: SteerRequest) -> Iterator[SteerFrame]:
+    def run(self, visitor: str, request: SteerRequest) -> Generator[SteerFrame]:
         """Unsteered, steered and random-direction answers in one batch, after each token.
 
         The model runs in a thread of its own, so that the lock is given back even if nobody reads to the end.

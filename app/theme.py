@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gradio as gr
+from gradio.themes import Base, sizes
 
 SANS = (
     "-apple-system",
@@ -17,11 +17,9 @@ SANS = (
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 
-def build_theme() -> gr.themes.Base:
+def build_theme() -> Base:
     """Base theme whose colours are the CSS variables of static/tokens.css, so that they change with the theme."""
-    theme = gr.themes.Base(
-        font=list(SANS), font_mono=list(MONO), radius_size=gr.themes.sizes.radius_sm, spacing_size="md"
-    )
+    theme = Base(font=list(SANS), font_mono=list(MONO), radius_size=sizes.radius_sm, spacing_size="md")
     both = {
         "body_background_fill": "var(--ico-paper)",
         "body_text_color": "var(--ico-ink)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,8 @@ def build(services: Services, static_version: str) -> SteerTab:
 
 def prompts(services: Services) -> dict[str, str]:
     """Prompt presets by the name a visitor sees."""
-    return {PROMPT_LABELS.get(key, key.replace("_", " ")): str(text) for key, text in services.meta["prompts"].items()}
+    texts: Mapping[str, str] = services.meta["prompts"]
+    return {PROMPT_LABELS.get(key) or key.replace("_", " "): text for key, text in texts.items()}
 
 
 def slider_maximum(record: FeatureRecord) -> float:

@@ -1,0 +1,124 @@
+"""Chromium and running explorers for the browser tests. Without a browser they skip, loudly."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.explorer_page import ExplorerPage
+from tests.builders_app import build_steerable_atlas, edit_table
+from tests.builders_atlas import BagEncoder
+from tests.hostile import HOSTILE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
+
+    from app.launching import Explorer
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # WebGL on the CPU: the map is drawn as for a visitor.
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+)
+INSTALL = "no Chromium: apt-get install chromium, or: python -m playwright install chromium"
+PATIENCE_MS = 60_000
+"""For one step; a busy machine is slow, not wrong."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, else Playwright's own."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    with sync_api.sync_playwright() as playwright:
+        if found is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip(INSTALL)
+        started = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., ExplorerPage]]:
+    """Opens pages in fresh contexts; afterwards fails on script errors and on requests that left this machine."""
+    contexts: list[BrowserContext] = []
+    pages: list[ExplorerPage] = []
+
+    def open_one(explorer: Explorer, query: str = "", width: int = 1440, **more: object) -> ExplorerPage:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **more)  # type: ignore[arg-type]
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page = ExplorerPage(context.new_page(), explorer)
+        pages.append(page)
+        page.visit(query)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    for page in pages:
+        assert page.script_errors == []
+        assert page.requests_elsewhere == []
+
+
+@pytest.fixture(scope="session")
+def tiny_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.builders_subject import save_tiny_subject  # imports torch: only when a browser test really runs
+
+    return save_tiny_subject(tmp_path_factory.mktemp("subject") / "tiny")
+
+
+def _serve(atlas: Path, warm: bool = True) -> Explorer:
+    from app.launching import start
+
+    return start(atlas, "127.0.0.1", None, block=False, warm=warm, encoder=BagEncoder())
+
+
+@pytest.fixture(scope="session")
+def explorer(browser: Browser, tiny_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explorer]:
+    """The planted atlas with the shrunken subject."""
+    del browser  # asked for first, so that nothing is built where no browser is
+    running = _serve(build_steerable_atlas(tmp_path_factory.mktemp("planted") / "atlas", tiny_subject))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def hostile_explorer(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explorer]:
+    """An atlas whose explanations and cluster names try to run; it has no subject."""
+    del browser
+    folder = build_steerable_atlas(tmp_path_factory.mktemp("hostile") / "atlas", None, n_features=len(HOSTILE))
+    texts = list(HOSTILE)
+
+    def explanations(rows: list[dict]) -> None:
+        ids = sorted({row["feature"] for row in rows})
+        for row in rows:
+            if row["text"] is not None:
+                row["text"] = row["raw_text"] = texts[ids.index(row["feature"])]
+
+    def features(rows: list[dict]) -> None:
+        for place, row in enumerate(rows):
+            row["best_text"] = texts[place]
+            row["truth_concept"] = texts[-1 - place][:200]
+
+    def clusters(rows: list[dict]) -> None:
+        for place, row in enumerate(rows):
+            row["label"] = texts[place]
+
+    edit_table(folder, "explanations", explanations)
+    edit_table(folder, "features", features)
+    edit_table(folder, "clusters", clusters)
+    running = _serve(folder, warm=False)
+    yield running
+    running.close()

@@ -1,0 +1,86 @@
+"""The explorer as a visitor uses it: what the browser tests press and read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+    from app.launching import Explorer
+
+
+class ExplorerPage:
+    """One open page, with everything that went wrong in it."""
+
+    def __init__(self, page: Page, explorer: Explorer) -> None:
+        self.page = page
+        self.explorer = explorer
+        self.script_errors: list[str] = []
+        self.requests_elsewhere: list[str] = []
+        page.on("pageerror", lambda error: self.script_errors.append(str(error)))
+        page.on("request", lambda request: self._note(request.url))
+
+    def _note(self, url: str) -> None:
+        if not url.startswith((self.explorer.url, "data:", "blob:")):
+            self.requests_elsewhere.append(url)
+
+    def visit(self, query: str = "") -> None:
+        self.page.goto(self.explorer.url + query)
+        self.page.wait_for_selector(".ico-header")
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def wait_for_map(self) -> None:
+        self.page.wait_for_function("window.iconoscopeMap && window.iconoscopeMap.ready")
+
+    def map(self, expression: str) -> Any:
+        return self.page.evaluate(f"window.iconoscopeMap.{expression}")
+
+    def isolated_features(self, n: int, distance_px: float = 16) -> list[int]:
+        """Features in view with no other point (and no label) near, so that a click cannot mean another."""
+        places = {one: at for one in self.map("ids") if (at := self.map(f"pixelOf({one})"))}
+
+        def alone(one: int) -> bool:
+            at = places[one]
+            others = (other for name, other in places.items() if name != one)
+            return all((at["x"] - b["x"]) ** 2 + (at["y"] - b["y"]) ** 2 > distance_px**2 for b in others)
+
+        free = [one for one in places if alone(one) and not self._under_label(places[one])]
+        return free[:n]
+
+    def _under_label(self, at: dict[str, float]) -> bool:
+        script = "([x, y]) => Boolean(document.elementFromPoint(x, y)?.closest('.ico-map-label'))"
+        return bool(self.page.evaluate(script, [at["x"], at["y"]]))
+
+    def click_feature_on_map(self, feature: int) -> None:
+        at = self.map(f"pixelOf({feature})")
+        self.page.mouse.move(at["x"] + 1, at["y"] + 1)
+        self.page.mouse.click(at["x"], at["y"])
+
+    def wait_for_feature(self, feature: int) -> Locator:
+        page = self.page.locator(f'article[data-feature="{feature}"]')
+        page.wait_for(state="visible")
+        return page
+
+    def search(self, query: str) -> None:
+        self.page.locator("#ico-query input, #ico-query textarea").first.fill(query)
+        self.page.locator("#ico-search").click()
+
+    def answer(self, column: str) -> str:
+        return self.page.locator(f'[data-column="{column}"] p').inner_text()
+
+    def start_steering(self) -> None:
+        self.page.locator("#ico-start").click()
+
+    def wait_until_answered(self) -> str:
+        """The line below the answers, once they are whole."""
+        status = self.page.locator("#ico-answers .ico-status")
+        self.page.wait_for_function(
+            "/^(Done|Stopped) in/.test(document.querySelector('#ico-answers .ico-status')?.textContent)"
+        )
+        return status.inner_text()
+
+    def sideways_scroll_px(self) -> int:
+        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
