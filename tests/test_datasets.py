@@ -1,0 +1,116 @@
+"""Image sets: folders of pictures, the choice a recipe makes, disjoint splits, chunks with corrupt images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from backend.errors import ActivationsNotFinite, DataError, DatasetMissing, ImageUnreadable, RecipeError
+from backend.models import load_subject
+from backend.models.base import SubjectModel
+from backend.types import HookPoint, Split
+from precompute.datasets import ImageFolder, open_image_set, require_disjoint
+from precompute.encoding import UNREADABLE, encode_images
+from precompute.judges import open_judges
+from tests.builders_pipeline import UNREADABLE_IDS, PlantedImages, install, planted_recipe, planted_subject
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, colour in (("b/second.png", "blue"), ("a/first.png", "red"), ("third.webp", "green")):
+        path = tmp_path / "explain" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(path)
+    (tmp_path / "explain" / "notes.txt").write_text("not a picture")
+    return tmp_path
+
+
+def test_folder_lists_pictures_by_relative_path(folder: Path) -> None:
+    images = ImageFolder(folder, Split.EXPLAIN)
+    assert images.ids == ("a/first.png", "b/second.png", "third.webp")
+    assert images.load("a/first.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_folder_fingerprint_follows_the_files(folder: Path) -> None:
+    before = ImageFolder(folder, Split.EXPLAIN).fingerprint
+    assert ImageFolder(folder, Split.EXPLAIN).fingerprint == before
+    Image.new("RGB", (64, 64), "red").save(folder / "explain" / "fourth.png")
+    assert ImageFolder(folder, Split.EXPLAIN).fingerprint != before
+    assert ImageFolder(folder, Split.EXPLAIN, limit=3).ids == ("a/first.png", "b/second.png", "fourth.png")
+
+
+def test_missing_folder_unknown_image_and_damaged_file_are_said(folder: Path) -> None:
+    with pytest.raises(DatasetMissing, match="score"):
+        ImageFolder(folder, Split.SCORE)
+    images = ImageFolder(folder, Split.EXPLAIN)
+    with pytest.raises(ImageUnreadable):
+        images.load("../escape.png")
+    (folder / "explain" / "third.webp").write_bytes(b"not a picture at all")
+    with pytest.raises(ImageUnreadable):
+        images.load("third.webp")
+
+
+def test_an_empty_folder_is_missing_data(tmp_path: Path) -> None:
+    (tmp_path / "select").mkdir()
+    with pytest.raises(DatasetMissing, match="holds no picture"):
+        ImageFolder(tmp_path, Split.SELECT)
+
+
+def test_recipe_chooses_the_set(folder: Path, tmp_path: Path) -> None:
+    recipe = planted_recipe(tmp_path, data={"kind": "folder", "path": str(folder)})
+    assert len(open_image_set(recipe, Split.EXPLAIN).ids) == 3
+    with pytest.raises(RecipeError, match="moon"):
+        open_image_set(planted_recipe(tmp_path, data={"kind": "moon"}), Split.EXPLAIN)
+
+
+def test_unknown_judges_are_refused(tmp_path: Path) -> None:
+    recipe = planted_recipe(tmp_path)
+    object.__setattr__(recipe.judges, "kind", "oracle")
+    with pytest.raises(RecipeError, match="oracle"):
+        open_judges(recipe)
+
+
+def test_planted_judges_open(tmp_path: Path) -> None:
+    install()
+    assert open_judges(planted_recipe(tmp_path)).fingerprints["truth"] == "planted judge"
+
+
+def test_shared_images_are_refused() -> None:
+    require_disjoint({Split.EXPLAIN: ["a", "b"], Split.SELECT: ["c"], Split.SCORE: ["d"]})
+    with pytest.raises(DataError, match="'b'"):
+        require_disjoint({Split.EXPLAIN: ["a", "b"], Split.SELECT: ["c"], Split.SCORE: ["b"]})
+
+
+# ------------------------------------------------------------------------------------------------------- encoding
+
+
+@pytest.fixture(scope="module")
+def subject() -> SubjectModel:
+    return load_subject(planted_subject(), HookPoint(layer=1))
+
+
+def test_chunks_skip_and_count_corrupt_images(subject: SubjectModel) -> None:
+    images, failures = PlantedImages(Split.EXPLAIN), Counter[str]()
+    chunks = list(encode_images(subject, images, images.ids[:7], images_per_batch=3, failures=failures))
+    assert [chunk.positions for chunk in chunks] == [(0, 1, 2), (4, 5), (6,)]
+    assert failures == {UNREADABLE: 1} and not UNREADABLE_IDS & {one for chunk in chunks for one in chunk.image_ids}
+    expected = subject.residuals([images.load(one) for one in chunks[1].image_ids])
+    torch.testing.assert_close(chunks[1].residuals, expected)
+
+
+def test_a_chunk_of_only_corrupt_images_is_left_out(subject: SubjectModel) -> None:
+    images = PlantedImages(Split.EXPLAIN)
+    ids = [*sorted(UNREADABLE_IDS & set(images.ids)), images.ids[0]]
+    assert [chunk.image_ids for chunk in encode_images(subject, images, ids, images_per_batch=1)] == [(ids[1],)]
+
+
+def test_nan_in_the_residual_stream_stops_the_run(subject: SubjectModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned = torch.full((1, 16, subject.d_model), float("nan"))
+    monkeypatch.setattr(type(subject), "to_hook", lambda self, pixels: poisoned)
+    images = PlantedImages(Split.SCORE)
+    with pytest.raises(ActivationsNotFinite, match="float32"):
+        next(encode_images(subject, images, images.ids[:1], images_per_batch=1))
