@@ -279,6 +279,18 @@ class ArtifactWriter:
         return Artifact.open(self.folder, self.kind, verify=False)
 
 
+def copy_artifact(artifact: Artifact, target: Path) -> Artifact:
+    """Copy the files that the manifest lists, and the manifest last; what is about the run stays behind.
+
+    ``target`` must not exist or be empty. Raises ArtifactError if it holds anything, ArtifactDamaged if a copy differs.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ArtifactError(f"{target} exists and is not an empty folder. Remove it or choose another place.")
+    for name in [*sorted(artifact.manifest.files), MANIFEST_NAME]:
+        write_file(target / name, (artifact.folder / name).read_bytes())
+    return Artifact.open(target, artifact.manifest.kind)
+
+
 def _is_kept(name: str, shards: tuple[str, ...]) -> bool:
     if not name.startswith(f"{SHARDS_NAME}/"):
         return True

@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from backend.errors import IconoscopeError
+from precompute.cli.copy import Copy
 from precompute.cli.inspect import Inspect
 from precompute.cli.run import Run, Status
 from precompute.cli.search import SearchAtlas
@@ -34,6 +35,7 @@ Command = (
     | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[SearchAtlas, tyro.conf.subcommand("search")]
     | Annotated[Steer, tyro.conf.subcommand("steer")]
+    | Annotated[Copy, tyro.conf.subcommand("copy")]
 )
 
 

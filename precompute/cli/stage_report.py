@@ -75,7 +75,10 @@ def print_stage(report: Mapping[str, Any], console: Console) -> None:
         files.add_row(escape(name), str(entry["bytes"]), "" if entry["rows"] is None else str(entry["rows"]))
     console.print(files)
     for name, table in report["tables"].items():
-        rows = Table(*table["columns"], title=f"{name}: {table['rows']} rows, the first {len(table['first_rows'])}")
-        for row in table["first_rows"]:
-            rows.add_row(*(escape(str(value)) for value in row.values()))
-        console.print(rows)
+        rows = table["first_rows"]
+        head = [f"row {place}" for place in range(len(rows))]
+        shown = Table("column", "type", *head, title=f"{name}: {table['rows']} rows", title_justify="left", box=None)
+        for column, kind in table["columns"].items():
+            shown.add_row(escape(column), escape(kind), *(escape(str(row[column])) for row in rows))
+        console.print()
+        console.print(shown)

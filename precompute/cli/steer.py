@@ -81,7 +81,6 @@ class Steer:
 
     def _answers(self, atlas: FeatureAtlas, intervention: Intervention) -> dict[str, Any]:
         from backend.images import open_image
-        from backend.steering import control_seed
 
         session = open_session(atlas)
         prompt = self.prompt or str(atlas.store.meta["prompts"]["steering"])
@@ -92,7 +91,7 @@ class Steer:
             prompt,
             image,
             max_new_tokens=self.max_new_tokens,
-            random_seed=control_seed(self.seed, self.feature),
+            random_seed=self.seed,
         )[0]
         named = {"no_steering": plain, "steered": steered, "random_direction": random}
         return {
