@@ -186,7 +186,7 @@ def test_inspect_says_what_is_wrong(atlas: Path, tmp_path: Path, capsys: pytest.
 
 def test_run_status_and_run_again(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
-    assert main(["status", str(toy), "--out", out, "--json", "True"]) == 0
+    assert main(["status", str(toy), "--out", out, "--json"]) == 0
     assert [item["state"] for item in json.loads(capsys.readouterr().out)] == ["missing"] * 3
     assert main(["run", str(toy), "--out", out, "--device", "cpu"]) == 0
     first = capsys.readouterr()

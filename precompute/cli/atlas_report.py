@@ -125,19 +125,19 @@ def _truth_table(report: Mapping[str, Any]) -> Table:
 
 
 def _long_table(report: Mapping[str, Any]) -> Table:
-    """One row per method and score: readable at any width, and by grep."""
-    table = Table("method or control", "score", "value", "95 % interval", "n", box=None, pad_edge=False)
+    """One line per score under its method: readable at any width."""
+    table = Table("method or control", "value", "95 % interval", "n", box=None, pad_edge=False)
     for arm in report["arms"].values():
         failures = ", ".join(f"{reason} {count}" for reason, count in arm["failures"].items())
-        table.add_row(arm["label"], "explanations", "", f"failed: {failures}" if failures else "", str(arm["n"]))
+        table.add_row(arm["label"], "", f"failed: {failures}" if failures else "", str(arm["n"]), style="bold")
         for metric in METRICS:
-            table.add_row(arm["label"], metric, *_cells(arm[metric]))
+            table.add_row(f"  {metric}", *_cells(arm[metric]))
         for outcome in OUTCOMES:
-            table.add_row(arm["label"], f"truth {outcome}", *_cells(arm["truth"][outcome]))
-        table.add_row(arm["label"], "truth undecidable", "", "", str(arm["truth"]["undecidable"]["count"]))
-        table.add_row()
+            table.add_row(f"  truth {outcome}", *_cells(arm["truth"][outcome]))
+        table.add_row("  truth undecidable", "", "", str(arm["truth"]["undecidable"]["count"]))
+    table.add_row("chance", style="bold")
     for metric in METRICS:
-        table.add_row("chance", metric, _number(report["chance"].get(metric)))
+        table.add_row(f"  {metric}", _number(report["chance"].get(metric)))
     return table
 
 
