@@ -57,9 +57,8 @@ def exemplars_table(harvest: Artifact, grid: PatchGrid, counts: Mapping[Split, i
     for split, poolings in DESCRIBING.items():
         for pooling in poolings:
             limit = N_DECILES if pooling == "decile" else counts[split]
-            here = pc.and_(pc.equal(table["split"], split.value), pc.equal(table["pooling"], pooling))
-            here = pc.and_(here, pc.less(table["rank"], limit))
-            wanted = here if wanted is None else pc.or_(wanted, here)
+            here = (pc.field("split") == split.value) & (pc.field("pooling") == pooling) & (pc.field("rank") < limit)
+            wanted = here if wanted is None else wanted | here
     table = table.filter(wanted).combine_chunks()
     table = table.sort_by([(name, "ascending") for name in ("feature", "split", "pooling", "rank")])
     return cast("exemplars", table.append_column("grid", _dense_grids(table, grid)))
@@ -67,7 +66,7 @@ def exemplars_table(harvest: Artifact, grid: PatchGrid, counts: Mapping[Split, i
 
 def _dense_grids(table: pa.Table, grid: PatchGrid) -> pa.ListArray:
     patches, values = (table[name].combine_chunks() for name in ("patches", "values"))
-    lengths = pc.list_value_length(patches).to_numpy()
+    lengths = np.diff(patches.offsets.to_numpy())
     dense = np.zeros((len(table), grid.n_patches), dtype=np.float16)
     clipped = np.minimum(values.flatten().to_numpy(), _LARGEST_HALF)
     dense[np.repeat(np.arange(len(table)), lengths), patches.flatten().to_numpy()] = clipped
@@ -105,12 +104,11 @@ def thumbnail(image: Image.Image, side_px: int) -> Image.Image:
 def synthetic_tables(score: Artifact) -> tuple[pa.Table, pa.Table]:
     """Generated images and activations of the explanation arms; those of controls stay in the score artifact."""
     activations = score.table("synthetic_activations")
-    arms = pa.array([arm.key for arm in ARMS if not arm.is_control])
-    activations = activations.filter(pc.is_in(activations["arm"], value_set=arms))
+    activations = activations.filter(pc.field("arm").isin([arm.key for arm in ARMS if not arm.is_control]))
     if not score.has("synthetic"):
         return from_rows("synthetic", []), cast("synthetic_activations", activations)
     synthetic = score.table("synthetic")
-    synthetic = synthetic.filter(pc.is_in(synthetic["text"], value_set=activations["text"].combine_chunks().unique()))
+    synthetic = synthetic.filter(pc.field("text").isin(activations["text"].unique()))
     return cast("synthetic", synthetic), cast("synthetic_activations", activations)
 
 

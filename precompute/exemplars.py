@@ -34,7 +34,7 @@ class ExemplarIndex:
 
     def __init__(self, harvest: Artifact, split: Split, pooling: str, grid: PatchGrid) -> None:
         table = harvest.table("exemplars")
-        wanted = pc.and_(pc.equal(table["split"], split.value), pc.equal(table["pooling"], pooling))
+        wanted = (pc.field("split") == split.value) & (pc.field("pooling") == pooling)
         self.table: pa.Table = table.filter(wanted).combine_chunks()
         self._grid = grid
         self._feature = self.table["feature"].to_numpy()
@@ -43,7 +43,8 @@ class ExemplarIndex:
         self._mean = self.table["activation_mean"].to_numpy()
         self._max = self.table["activation_max"].to_numpy()
         patches, values = (self.table[name].combine_chunks() for name in ("patches", "values"))
-        self._offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(patches).to_numpy())]).astype(np.int64)
+        lengths = np.diff(patches.offsets.to_numpy())
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._patches = patches.flatten().to_numpy()
         self._values = values.flatten().to_numpy()
 

@@ -5,6 +5,7 @@ Everything runs on one thread with fixed seeds: parallel float sums would differ
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +19,7 @@ from backend.errors import DependencyMissing
 from precompute.recipe import AtlasSection
 
 _BLOCK_ROWS = 1024
+_RESTARTS = 10
 _FEW = 4
 """With so few features there is nothing to project: they are laid on a line."""
 
@@ -33,7 +35,10 @@ def one_thread() -> Iterator[None]:
 
 def _optional(module: str, package: str) -> Any:
     try:
-        return import_module(module)
+        with warnings.catch_warnings():
+            # UMAP warns at import that its TensorFlow variant, which nobody asked for, is not there.
+            warnings.simplefilter("ignore", ImportWarning)
+            return import_module(module)
     except ImportError as error:
         raise DependencyMissing(f"{package} cannot be imported ({error}). Install it: pip install {package}") from error
 
@@ -62,7 +67,8 @@ def clusters(embeddings: Float32[np.ndarray, "feature d"], atlas: AtlasSection) 
     n_distinct = len(np.unique(embeddings.round(4), axis=0))
     n_clusters = min(atlas.n_clusters, n_distinct)
     with one_thread():
-        labels = KMeans(n_clusters=n_clusters, n_init=10, random_state=atlas.seed).fit_predict(embeddings)
+        means = KMeans(n_clusters=n_clusters, n_init=_RESTARTS, random_state=atlas.seed)  # pyright: ignore[reportArgumentType]
+        labels = means.fit_predict(embeddings)
     sizes = np.bincount(labels, minlength=n_clusters)
     first = np.array([np.flatnonzero(labels == cluster)[0] if sizes[cluster] else n for cluster, n in enumerate(sizes)])
     order = np.lexsort((first, -sizes))

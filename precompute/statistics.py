@@ -162,8 +162,9 @@ def wilcoxon_greater(a: Float[np.ndarray, " feature"], b: Float[np.ndarray, " fe
         return TestResult(p=None, n=int(a.size), effect=None)
     ranks = stats.rankdata(np.abs(nonzero))
     effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
-    p = float(stats.wilcoxon(nonzero, alternative="greater", method="approx").pvalue)
-    return TestResult(p=p, n=int(a.size), effect=effect)
+    # Result objects of SciPy are named tuples without stubs: (statistic, p value).
+    _, p = stats.wilcoxon(nonzero, alternative="greater", method="approx")
+    return TestResult(p=float(p), n=int(a.size), effect=effect)
 
 
 def mann_whitney_greater(a: Float[np.ndarray, " item"], b: Float[np.ndarray, " item"]) -> TestResult:

@@ -27,7 +27,7 @@ def config(**changes: float) -> TrainerConfig:
         "warmup_steps": 20,
         "dead_after_tokens": 5_000,
     }
-    return TrainerConfig(**{**defaults, **changes})  # type: ignore[arg-type]
+    return TrainerConfig(**{**defaults, **changes})
 
 
 def planted_tokens(n: int, seed: int, d_model: int = 16, n_atoms: int = 12) -> tuple[Tensor, Tensor]:

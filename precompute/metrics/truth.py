@@ -71,10 +71,10 @@ def truths(
 ) -> list[FeatureTruth]:
     """The truth of every feature. Equal values go to the concept that is listed first."""
     found = np.where(np.isnan(table), -1.0, table)
-    best = found.argmax(axis=1)
-    values = found[np.arange(len(found)), best]
+    best: list[int] = found.argmax(axis=1).tolist()
+    values: list[float] = found.max(axis=1).tolist()
     return [
-        FeatureTruth(concept=concepts[at] if value >= threshold else None, average_precision=max(0.0, float(value)))
+        FeatureTruth(concept=concepts[at] if value >= threshold else None, average_precision=max(0.0, value))
         for at, value in zip(best, values, strict=True)
     ]
 
