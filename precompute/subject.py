@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from backend.models import load_subject
-from backend.models._locate import locate, model_fingerprint
+from backend.models import load_subject, locate, model_fingerprint
 from backend.models.base import SubjectModel
 from backend.settings import load_settings, resolve_path
 from backend.types import HookPoint

@@ -127,7 +127,7 @@ def test_a_missing_file_is_named(tmp_path):
         open_image(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), base=st.sampled_from([JPEG, PNG, WEBP]))
 def test_damaged_files_open_or_raise_image_unreadable(data, base):
     damaged = bytearray(base[: data.draw(st.integers(1, len(base)), label="length")])

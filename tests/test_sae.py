@@ -60,7 +60,7 @@ def test_chunks_do_not_change_the_code(monkeypatch, elements):
     torch.testing.assert_close(SAE.encode(residual(11)).dense(), expected.dense(), atol=1e-6, rtol=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(features=st.lists(st.integers(0, SAE.d_sae - 1), max_size=8), seed=st.integers(0, 1000))
 def test_activations_of_features_honour_the_top_k(features, seed):
     x = residual(2, 5, seed=seed)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import SubjectError
+from backend.models._locate import card_for, locate, model_fingerprint, read_model_type
 
 if TYPE_CHECKING:
     from backend.models.base import SubjectModel
     from backend.types import HookPoint
 
-__all__ = ["families", "load_subject"]
+__all__ = ["families", "load_subject", "locate", "model_fingerprint"]
 
 
 def families() -> list[str]:
@@ -47,8 +48,6 @@ def load_subject(
         SubjectMismatch: the model has no such hook point.
         SubjectError: the model belongs to a family without an adapter, or its files cannot be read.
     """
-    from backend.models._locate import card_for, locate, read_model_type
-
     folder = locate(path_or_repository, allow_download=allow_download)
     family = read_model_type(folder)
     if family not in families():
