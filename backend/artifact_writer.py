@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -242,11 +242,7 @@ class ArtifactWriter:
 
     def sweep(self) -> None:
         """Remove temporary names that a killed process left behind."""
-        for path in sorted(self.folder.rglob(f"{TEMPORARY_PREFIX}*")):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        sweep(self.folder.rglob(f"{TEMPORARY_PREFIX}*"))
 
     def commit(self, extra: Mapping[str, Any] | None = None, shards: tuple[str, ...] = ()) -> Artifact:
         """Write manifest.json over everything now in the folder and return the opened artifact.
@@ -277,6 +273,15 @@ class ArtifactWriter:
         )
         write_file(self.folder / MANIFEST_NAME, manifest.to_json().encode())
         return Artifact.open(self.folder, self.kind, verify=False)
+
+
+def sweep(leftovers: Iterable[Path]) -> None:
+    """Remove temporary files and folders. Only for who holds the lock: another writer's would go too."""
+    for path in sorted(leftovers):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def copy_artifact(artifact: Artifact, target: Path) -> Artifact:

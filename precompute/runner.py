@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from backend.artifact_writer import PLAN_NAME, ArtifactWriter, raise_if_disk_full, write_file
+from backend.artifact_writer import PLAN_NAME, TEMPORARY_PREFIX, ArtifactWriter, raise_if_disk_full, sweep, write_file
 from backend.artifacts import MANIFEST_NAME, SHARDS_NAME, Artifact
 from backend.errors import ArtifactDamaged, ArtifactError, ArtifactStale
 from precompute.progress import duration
@@ -52,6 +52,7 @@ def run_recipe(
     command = command or f"iconoscope run {recipe.name} --out {out_dir}"
     started = time.monotonic()
     with locked(out_dir), stopping_cleanly():
+        sweep(out_dir.glob(f"{TEMPORARY_PREFIX}*"))
         planned = plan(recipe, stages)
         artifacts: dict[str, Artifact] = {}
         n_computed = 0

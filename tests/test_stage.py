@@ -125,33 +125,26 @@ def test_stopped_run_goes_on_with_the_missing_shards_only(
     assert table_bytes(tmp_path) == reference
 
 
-@pytest.mark.slow
-def test_sigkill_at_many_moments_ends_in_the_same_bytes(tmp_path: Path, reference: dict[str, bytes]) -> None:
-    """The victim sleeps inside its shards; it is killed 5 times, each time a little further on, then left alone."""
-    killed = 0
-    for attempt in range(5):
-        process = _victim(tmp_path, pause_s=0.05)
-        _wait_for_log(tmp_path, process, n_events=attempt + 1)
-        time.sleep(0.013 * attempt)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait(timeout=60) == -signal.SIGKILL
-        process.communicate()
-    assert killed >= 4, "the kills came too late to test anything"
-    notes = Notes()
-    run(tmp_path, notes)
+def test_sigkill_at_many_writes_ends_in_the_same_bytes(tmp_path: Path, reference: dict[str, bytes]) -> None:
+    """Each run goes on from the one before and is killed at another write, before or after the rename."""
+    writes = [1, 2, 3, 4, 5, 8, 9, 12, 13, 10, 17, 14, 9, 20, 6, 7]
+    command = [sys.executable, "-m", "tests.toy_pipeline", str(tmp_path), "kill", *map(str, writes)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 12, "most runs finished before they were killed: the test shows too little"
+    run(tmp_path)
     assert table_bytes(tmp_path) == reference
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
 def _victim(out_dir: Path, pause_s: float) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.toy_pipeline", str(out_dir), str(pause_s)]
+    command = [sys.executable, "-m", "tests.toy_pipeline", str(out_dir), "pause", str(pause_s)]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
 
 
 def _wait_for_log(out_dir: Path, process: subprocess.Popen[bytes], n_events: int) -> None:
     """Until the victim's logs hold ``n_events`` more lines than before, or it has ended."""
-    before, deadline = _n_events(out_dir), time.monotonic() + 60
-    while _n_events(out_dir) < before + min(n_events, 3) and process.poll() is None:
+    before, deadline = _n_events(out_dir), time.monotonic() + 240
+    while _n_events(out_dir) < before + n_events and process.poll() is None:
         assert time.monotonic() < deadline, "the victim does not get on"
         time.sleep(0.005)
 
@@ -161,10 +154,10 @@ def _n_events(out_dir: Path) -> int:
 
 
 def test_sigterm_stops_cleanly(tmp_path: Path, reference: dict[str, bytes]) -> None:
-    process = _victim(tmp_path, pause_s=0.5)
+    process = _victim(tmp_path, pause_s=1.0)
     _wait_for_log(tmp_path, process, n_events=1)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode != 0 and b"RunStopped" in stderr
     assert not list(tmp_path.rglob(".tmp-*"))
     run(tmp_path)
@@ -220,7 +213,7 @@ def test_damaged_checkpoint_takes_the_later_ones_with_it(tmp_path: Path, referen
 
 
 def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
-    process = _victim(tmp_path, pause_s=0.5)
+    process = _victim(tmp_path, pause_s=1.0)
     try:
         _wait_for_log(tmp_path, process, n_events=1)
         with pytest.raises(ArtifactError, match=rf"Another run \(process {process.pid}\)"):

@@ -1,10 +1,13 @@
 """A pipeline in miniature for the runner: one stage of checkpoints, one of ranges, one that sums up.
 
-Run as ``python -m tests.toy_pipeline OUT [PAUSE_S]`` it is the victim of the kill tests.
+Run as ``python -m tests.toy_pipeline OUT pause SECONDS`` it is slow enough to be stopped from outside; as
+``python -m tests.toy_pipeline OUT kill N N ...`` it runs once per N, each time killed (SIGKILL) at its N-th write.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from backend import artifact_writer
 from precompute.progress import LineProgress
 from precompute.recipe import Recipe, Runtime, parse_recipe
 from precompute.runner import run_recipe
@@ -165,6 +169,38 @@ def table_bytes(out_dir: Path) -> dict[str, bytes]:
     return {path.relative_to(out_dir).as_posix(): path.read_bytes() for path in found}
 
 
+def run_toy(out_dir: Path) -> None:
+    """Run the toy pipeline as the command line would."""
+    run_recipe(toy_recipe(), out_dir, Runtime(), LineProgress(), stages=toy_stages())
+
+
+def run_killed(out_dir: Path, n_writes: int) -> bool:
+    """Run in a child process that is killed at its ``n_writes``-th sync: before or after a rename, by turns.
+
+    Returns whether it was killed; False means it finished first.
+    """
+    child = os.fork()
+    if child == 0:
+        left = n_writes
+
+        def die(path: Path) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        artifact_writer._sync = die
+        run_toy(out_dir)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
 if __name__ == "__main__":
-    PAUSE_S = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
-    run_recipe(toy_recipe(), Path(sys.argv[1]), Runtime(), LineProgress(), stages=toy_stages())
+    place, mode, *numbers = Path(sys.argv[1]), *sys.argv[2:]
+    if mode == "pause":
+        PAUSE_S = float(numbers[0])
+        run_toy(place)
+    else:
+        pa.table({"loaded": [1]})  # Arrow loads its slow optional parts once, before the forks
+        sys.stdout.write(str(sum(run_killed(place, int(number)) for number in numbers)))
