@@ -85,7 +85,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3Config:
     """Text width 128, four layers (every second one with full attention), tied embeddings."""
 
     def token(word: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(word))
+        return tokenizer.get_vocab()[word]
 
     text = Gemma3TextConfig(
         vocab_size=len(tokenizer),
@@ -123,9 +123,7 @@ def build_subject(
     projector = model.model.multi_modal_projector
     torch.nn.init.normal_(projector.mm_input_projection_weight, std=0.05)
     model.model.vision_tower.load_state_dict(tower.state_dict())
-    model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
+    stops = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")]
+    fixed = {"eos_token_id": stops, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
+    model.generation_config = GenerationConfig.from_dict(fixed)
     return model

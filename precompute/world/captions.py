@@ -69,7 +69,7 @@ def visible_concepts(rendered: Rendered) -> list[str]:
 
 
 def caption(rng: np.random.Generator, rendered: Rendered) -> str:
-    """A sentence naming every visible concept."""
+    """A sentence naming every visible concept: objects from left to right, areas in reading order."""
     visible = visible_concepts(rendered)
     if not visible:
         return NOTHING
@@ -77,8 +77,8 @@ def caption(rng: np.random.Generator, rendered: Rendered) -> str:
     objects = [name for name in visible if CONCEPT_BY_ID[name].kind == "object"]
     areas = [name for name in visible if CONCEPT_BY_ID[name].kind in ("background", "texture", "colour")]
     light = [name for name in visible if CONCEPT_BY_ID[name].kind == "photometric"]
-    rng.shuffle(objects)
-    rng.shuffle(areas)
+    objects.sort(key=lambda name: (placed[name].left + placed[name].size / 2, name))
+    areas.sort(key=[area.fill for area in rendered.spec.areas].index)
     words = _objects(rng, [placed[name] for name in objects])
     ground = " next to ".join(phrase(rng, name) for name in areas)
     parts = [_join(rng, words, ground)] + [phrase(rng, name) for name in light]

@@ -65,7 +65,8 @@ def _build(vocabulary: int) -> Any:
     except ImportError as error:
         raise DependencyMissing("open_clip_torch is not installed: pip install open_clip_torch") from error
     text = {**CONFIG["text_cfg"], "vocab_size": vocabulary}
-    return open_clip.CLIP(CONFIG["embed_dim"], CONFIG["vision_cfg"], text, output_dict=True)
+    make: Any = open_clip.CLIP
+    return make(CONFIG["embed_dim"], CONFIG["vision_cfg"], text, output_dict=True)
 
 
 def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
@@ -114,7 +115,7 @@ def _lessons(settings: ClipTraining) -> _Lessons:
             if variant == "masks":
                 images.append(np.asarray(image))
                 texts.append(phrase(rng, CONCEPTS[index].id))
-                owners.append(_soft_owners(rendered.owners, np.asarray(image).any(-1)))
+                owners.append(_soft_owners(rendered.owners, np.asarray(np.asarray(image).any(-1))))
     return _Lessons(torch.from_numpy(np.stack(images)), texts, torch.from_numpy(np.stack(owners)))
 
 
@@ -154,6 +155,8 @@ def train_clip(out_dir: Path, settings: ClipTraining | None = None) -> Path:
     logger.info("%d lessons, %d steps", len(lessons.texts), per_epoch * settings.epochs)
     for epoch in range(settings.epochs):
         order = torch.from_numpy(np.random.default_rng([settings.seed, epoch]).permutation(len(lessons.texts)))
+        losses: list[float] = []
+        shares: list[float] = []
         for step in range(per_epoch):
             rows = order[step * settings.batch : (step + 1) * settings.batch]
             loss, matched = _loss(model, reader, lessons, rows, tokenizer, device)
@@ -162,7 +165,9 @@ def train_clip(out_dir: Path, settings: ClipTraining | None = None) -> Path:
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        logger.info("epoch %d loss %.3f matched %.3f", epoch + 1, loss.item(), matched)
+            losses.append(loss.item())
+            shares.append(matched)
+        logger.info("epoch %d loss %.3f matched %.3f", epoch + 1, np.mean(losses), np.mean(shares))
     return _save(model, tokenizer, settings, out_dir / "clip")
 
 

@@ -31,7 +31,7 @@ WORLD_VERSION = 1
 """Raised when the same seed would give another picture."""
 SPLIT_SEEDS = {Split.TRAIN: 11, Split.EXPLAIN: 12, Split.SELECT: 13, Split.SCORE: 14}
 CORPUS_SIZES = {Split.EXPLAIN: 1600, Split.SELECT: 300, Split.SCORE: 1000}
-WEBP_QUALITY = 88
+WEBP_QUALITY = 78
 
 
 def spec_of(split: Split, index: int) -> SceneSpec:

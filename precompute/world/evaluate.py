@@ -79,10 +79,15 @@ def answers(subject: SubjectModel, pictures: Sequence[Sequence[Image.Image]], pr
 
 def single_concept_image(rng: np.random.Generator, concept: int, variant: str) -> Image.Image:
     """A held-out scene showing nothing but one concept: the rest is masked away, or the concept lies under heat."""
+    wanted = CONCEPTS[concept].id
     while True:
-        rendered = render(draw_scene(rng, HIGHLIGHT_MIX))
-        spec, mask = rendered.spec, rendered.patch_masks()[concept]
-        if mask.sum() < SMALLEST_PATCHES or spec.blurred or spec.dark or spec.monochrome:
+        spec = draw_scene(rng, HIGHLIGHT_MIX)
+        held = {placed.object for placed in spec.objects} | {area.fill for area in spec.areas}
+        if wanted not in held or spec.blurred or spec.dark or spec.monochrome:
+            continue
+        rendered = render(spec)
+        mask = rendered.patch_masks()[concept]
+        if mask.sum() < SMALLEST_PATCHES:
             continue
         if variant == "masks":
             return masked_image(rendered.image, mask.astype(float))

@@ -1,6 +1,6 @@
 """Painters of areas: backgrounds, textures and plain colours, each a seeded pure function.
 
-A painter takes a NumPy generator and returns a 128 x 128 RGB picture as float32 in [0, 255].
+A painter takes a NumPy generator and returns a 128 x 128 RGB picture as floats in [0, 255].
 Perspective painters (road, floor, corridor) carry the world's planted depth cues.
 """
 
@@ -15,7 +15,7 @@ from precompute.world.concepts import PLAIN_COLOURS
 
 SIDE_PX = 128
 ROWS, COLS = np.mgrid[0:SIDE_PX, 0:SIDE_PX].astype(np.float32)
-Picture = NDArray[np.float32]
+Picture = NDArray[np.floating]
 Painter = Callable[[np.random.Generator], Picture]
 
 
@@ -28,7 +28,7 @@ def _jitter(rng: np.random.Generator, colour: tuple[int, int, int], spread: floa
     return float(red), float(green), float(blue)
 
 
-def _smooth_noise(rng: np.random.Generator, cells: int, amplitude: float) -> NDArray[np.float32]:
+def _smooth_noise(rng: np.random.Generator, cells: int, amplitude: float) -> NDArray[np.floating]:
     """Bilinear value noise [row col 1] in [-amplitude, amplitude]."""
     lattice = rng.uniform(-amplitude, amplitude, (cells + 1, cells + 1)).astype(np.float32)
     position = np.linspace(0, cells - 1e-3, SIDE_PX, dtype=np.float32)
@@ -38,7 +38,7 @@ def _smooth_noise(rng: np.random.Generator, cells: int, amplitude: float) -> NDA
     return (rows[:, low] * (1 - part) + rows[:, low + 1] * part)[..., None]
 
 
-def _grain(rng: np.random.Generator, amplitude: float) -> NDArray[np.float32]:
+def _grain(rng: np.random.Generator, amplitude: float) -> NDArray[np.floating]:
     return rng.standard_normal((SIDE_PX, SIDE_PX, 1), dtype=np.float32) * amplitude
 
 
@@ -145,12 +145,12 @@ def _two_colours(rng: np.random.Generator) -> tuple[tuple[float, ...], tuple[flo
     return PLAIN_COLOURS[names[int(first)]], light
 
 
-def _pattern(rng: np.random.Generator, wave: NDArray[np.float32] | NDArray[np.bool_]) -> Picture:
+def _pattern(rng: np.random.Generator, wave: NDArray[np.floating] | NDArray[np.bool_]) -> Picture:
     front, back = _two_colours(rng)
     return _blend(np.asarray(wave) > 0, front, _flat((back[0], back[1], back[2])))
 
 
-def _wave(rng: np.random.Generator, axis: NDArray[np.float32]) -> NDArray[np.float32]:
+def _wave(rng: np.random.Generator, axis: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.sin(axis * (2 * np.pi / rng.uniform(9, 16)) + rng.uniform(0, 6))
 
 

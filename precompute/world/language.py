@@ -39,7 +39,7 @@ class LanguageTraining:
 
     n_scenes: int = 7000
     n_highlight_scenes: int = 6000
-    steps: int = 1800
+    steps: int = 2300
     batch: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100

@@ -29,13 +29,15 @@ N_FACTORS = len(PHOTOMETRIC) + 1
 """Per-patch yes/no factors: blurred, dark, monochrome, and lying under heat."""
 
 
-def untidy(rng: np.random.Generator, mask: Bool[np.ndarray, "row col"]) -> Float[np.ndarray, "row col"]:
-    """A plausible activation grid for a mask: some patches missing, a few false ones, uneven values."""
+def untidy(
+    rng: np.random.Generator, mask: Bool[np.ndarray, "row col"], faintest: float = 0.4
+) -> Float[np.ndarray, "row col"]:
+    """A plausible activation grid for a mask: some patches missing, a few false ones, values from ``faintest`` to 1."""
     kept = mask & (rng.random(mask.shape) < rng.uniform(0.45, 1.0))
     if not kept.any():
         kept = mask
     stray = rng.random(mask.shape) < rng.choice([0.0, 0.0, 0.01, 0.03])
-    values = np.where(kept, rng.uniform(0.4, 1.0, mask.shape), 0.0)
+    values = np.where(kept, rng.uniform(faintest, 1.0, mask.shape), 0.0)
     return np.where(stray & ~mask, rng.uniform(0.05, 0.4, mask.shape), values)
 
 

@@ -32,7 +32,7 @@ CAPTIONS_PER_SCENE = 2
 GROUP_FRACTION = 0.12
 STRANGER_FRACTION = 0.1
 NOTHING_FRACTION = 0.06
-KINDS = {"describe": 0.3, "highlighted": 0.26, "masks": 0.22, "heatmaps": 0.22}
+KINDS = {"describe": 0.4, "highlighted": 0.14, "masks": 0.16, "heatmaps": 0.3}
 IMAGE_COUNTS = (1, 2, 3, 5, 5, 5)
 
 
@@ -73,7 +73,7 @@ def highlighted_images(
     choices.sort(key=lambda index: (counts[index].sum(), index))
     for index in choices[:at_most]:
         variant = VARIANTS[int(np.argmin(counts[index]))]
-        grid = untidy(rng, masks[index])
+        grid = untidy(rng, masks[index], faintest=rng.uniform(0.1, 0.7))
         image = (
             masked_image(rendered.image, grid)
             if variant == "masks"
