@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend import artifact_writer
@@ -53,14 +53,12 @@ def written(folder: Path, **extra: Any) -> Artifact:
 # ------------------------------------------------------------------------------------------------- fingerprints
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), JSON, max_size=5))
 def test_fingerprint_ignores_key_order(payload: dict[str, Any]) -> None:
     backwards = dict(reversed(list(payload.items())))
     assert fingerprint(payload) == fingerprint(backwards)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), JSON, max_size=5), st.sampled_from(sorted(UNFINGERPRINTED)), JSON)
 def test_fingerprint_ignores_runtime_fields_at_every_depth(payload: dict[str, Any], name: str, value: object) -> None:
     clean = {key: item for key, item in payload.items() if key not in UNFINGERPRINTED}
@@ -68,7 +66,6 @@ def test_fingerprint_ignores_runtime_fields_at_every_depth(payload: dict[str, An
     assert fingerprint({"stage": clean}) == fingerprint({"stage": {**clean, name: value}})
 
 
-@settings(deadline=None)
 @given(JSON, JSON)
 def test_fingerprint_tells_payloads_apart(one: object, other: object) -> None:
     same = canonical_json({"x": one}) == canonical_json({"x": other})
