@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.errors import DependencyMissing
+
 if TYPE_CHECKING:
     from app.launching import Explorer
 
@@ -30,7 +32,7 @@ def launch(
         host: address to listen on. The default answers this machine only.
         port: TCP port; None takes a free one.
         open_browser: open the page in the default browser.
-        block: wait until Ctrl-C; otherwise return at once with a running explorer.
+        block: wait until Ctrl-C; otherwise return at once with a running explorer (its ``wait`` blocks later).
         warm: load search and subject model in the background, so that first answers come quickly.
 
     Raises:
@@ -38,6 +40,10 @@ def launch(
         DependencyMissing: gradio or plotly is not installed.
         OSError: the port is taken.
     """
-    from app.launching import start
-
+    try:
+        from app.launching import start
+    except ModuleNotFoundError as error:
+        raise DependencyMissing(
+            f"The explorer cannot be imported ({error}). Install the project with its packages: pip install -e ."
+        ) from error
     return start(atlas_path, host, port, open_browser=open_browser, block=block, warm=warm)

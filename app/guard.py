@@ -9,15 +9,21 @@ from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
+from app.components.markup import escape
 from backend.errors import IconoscopeError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def plain(message: str) -> str:
+    """A message as Gradio's notices want it: they render HTML, and messages quote what visitors sent."""
+    return str(escape(message))
+
+
 def _as_gradio(error: IconoscopeError) -> gr.Error:
     # print_exception=False: the visitor's mistake is not a fault of the server's.
-    return gr.Error(str(error), title="That did not work", print_exception=False)
+    return gr.Error(plain(str(error)), title="That did not work", print_exception=False)
 
 
 def readable_errors(handler: Callable[P, R]) -> Callable[P, R]:

@@ -32,6 +32,10 @@ class Explorer:
     services: Services
     blocks: gr.Blocks
 
+    def wait(self) -> None:
+        """Stay until Ctrl-C, then stop serving."""
+        self.blocks.block_thread()
+
     def close(self) -> None:
         """Stop serving."""
         self.blocks.close(verbose=False)
@@ -55,7 +59,6 @@ def start(
     version = server.static_version()
     blocks = build_ui(services, version)
     blocks.queue(max_size=MAX_WAITING)
-    script = f'<script src="{static("iconoscope.js", version)}"></script>'
     _, url, _ = blocks.launch(
         server_name=host,
         server_port=port or free_port(host),
@@ -66,8 +69,8 @@ def start(
         ssr_mode=False,
         footer_links=[],
         theme=build_theme(),
-        css_paths=[server.STATIC_DIR / name for name in server.STYLES],
-        head=script,
+        head=page_head(version),
+        favicon_path=server.STATIC_DIR / server.ICON,
         app_kwargs={"routes": server.routes(services), "middleware": server.middleware()},
         max_file_size="1mb",
     )
@@ -75,8 +78,14 @@ def start(
     if warm:
         threading.Thread(target=warm_up, args=(services,), name="warm-up", daemon=True).start()
     if block:
-        blocks.block_thread()
+        explorer.wait()
     return explorer
+
+
+def page_head(version: str) -> str:
+    """Styles as links and not through Gradio's ``css``: that would rewrite the selectors, in media queries wrongly."""
+    styles = (f'<link rel="stylesheet" href="{static(name, version)}">' for name in server.STYLES)
+    return "".join([*styles, f'<script src="{static("iconoscope.js", version)}"></script>'])
 
 
 def warm_up(services: Services) -> None:

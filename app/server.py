@@ -26,6 +26,7 @@ from backend.errors import IconoscopeError
 STATIC_DIR = Path(__file__).parent / "static"
 SCRIPTS = ("iconoscope.js", "exemplars.js", "map_labels.js", "map_side.js", "map_card.js", "map.js", "picker.js")
 STYLES = ("tokens.css", "base.css", "map.css", "pages.css")
+ICON = "icon.svg"
 PLOTLY = "plotly.min.js"
 _KEPT = {"Cache-Control": "public, max-age=31536000, immutable"}
 _WEBP = "image/webp"
@@ -81,7 +82,7 @@ def routes(services: Services) -> list[BaseRoute]:
         name = request.path_params["name"]
         if name == PLOTLY:
             return FileResponse(plotly_path(), media_type="text/javascript", headers=_KEPT)
-        if name not in (*SCRIPTS, *STYLES):
+        if name not in (*SCRIPTS, *STYLES, ICON):
             raise HTTPException(404)
         return FileResponse(STATIC_DIR / name, headers=_KEPT)
 

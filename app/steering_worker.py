@@ -81,6 +81,7 @@ class SteeringWorker:
         self._session: SteeringSession | None = None
         self._stops: dict[str, threading.Event] = {}
         self._stops_lock = threading.Lock()
+        self._n_taken = 0
         self.failure: str | None = None
         """Why the subject could not be loaded, in words; None while it can or has not been tried."""
 
@@ -88,6 +89,11 @@ class SteeringWorker:
     def ready(self) -> bool:
         """Whether the subject model is in memory."""
         return self._session is not None
+
+    @property
+    def n_taken(self) -> int:
+        """Requests that are being answered or wait for their turn."""
+        return self._n_taken
 
     def warm(self) -> threading.Thread:
         """Load the subject in the background and run one short steered answer, so that the first real one is quick."""
@@ -149,6 +155,7 @@ class SteeringWorker:
         with self._stops_lock:
             previous = self._stops.get(visitor)
             self._stops[visitor] = stop
+            self._n_taken += 1
         if previous is not None:
             previous.set()
         frames: SimpleQueue[SteerFrame | None] = SimpleQueue()
@@ -166,6 +173,7 @@ class SteeringWorker:
     def _produce(self, request: SteerRequest, stop: threading.Event, frames: SimpleQueue[SteerFrame | None]) -> None:
         """Put frames and at last None, which comes after an error too; the error itself waits in the future."""
         try:
+            # The lock is the queue: whoever holds it has the model.
             with self._lock:
                 started = monotonic()
                 frame = SteerFrame(texts=("", "", ""), n_patches_edited=(0, 0, 0), seconds=0.0)
@@ -174,6 +182,8 @@ class SteeringWorker:
                         frames.put(frame)
                 frames.put(replace(frame, seconds=monotonic() - started, done=True, stopped=stop.is_set()))
         finally:
+            with self._stops_lock:
+                self._n_taken -= 1
             frames.put(None)
 
     def _frames(self, request: SteerRequest, stop: threading.Event, started: float) -> Iterator[SteerFrame]:

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from app import url_state
-from app.guard import readable_errors
+from app.guard import plain, readable_errors
 from app.page import Page
 from app.services import Services
 from app.tabs import feature, map, search, steer
@@ -168,7 +168,7 @@ class Wiring:
             except IconoscopeError as error:
                 notices.append(str(error))
         for notice in notices:
-            gr.Warning(f"In the address: {notice}")
+            gr.Warning(plain(f"In the address: {notice}"))
         return updates
 
 

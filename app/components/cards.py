@@ -8,8 +8,8 @@ from typing import Any
 from app.components import addresses
 from app.components.charts import interval_axis, truth_badge
 from app.components.exemplars import figure
-from app.components.markup import Child, Markup, h
-from app.components.numbers import count, estimate, n_equals, number
+from app.components.markup import Child, Markup, h, join
+from app.components.numbers import count, missing, n_equals, number
 from backend.feature_store import ExemplarRecord, ExplanationRecord, FeatureRecord, SyntheticRecord
 from backend.search import Hit
 from backend.types import Score
@@ -69,19 +69,25 @@ def score_rows(scores: Iterable[Score], metrics: Mapping[str, Mapping[str, Any]]
     rows = []
     for score in scores:
         card = metrics.get(score.metric, {})
-        axis: Child = None
-        if score.value is not None and card.get("low") is not None and card.get("high") is not None:
+        name = h("dt", card.get("label") or score.metric, title=card.get("description") or None)
+        if score.value is None:
+            rows.append(h("div", name, h("dd", missing(score.reason)), class_="ico-score is-missing"))
+            continue
+        axis: Child = h("span")
+        if card.get("low") is not None and card.get("high") is not None:
             axis = interval_axis(score.value, score.low, score.high, card["low"], card["high"], card.get("chance"))
-        rows.append(
-            h(
-                "div",
-                h("dt", card.get("label") or score.metric, title=card.get("description") or None),
-                h("dd", estimate(score.value, score.n, score.low, score.high, score.reason)),
-                axis,
-                class_="ico-score",
-            )
-        )
+        value = h("dd", h("span", number(score.value), class_="ico-value"))
+        rows.append(h("div", name, value, axis, h("dd", spread(score), class_="ico-spread"), class_="ico-score"))
     return h("dl", *rows, class_="ico-scores") if rows else h("p", "No scores were computed.", class_="ico-why")
+
+
+def spread(score: Score) -> Markup:
+    """Interval and n of a score, for the line below its value."""
+    interval = None
+    if score.low is not None and score.high is not None:
+        told = f"[{number(score.low)}, {number(score.high)}]"
+        interval = h("span", told, class_="ico-interval", title="95 % interval")
+    return join([interval, h("span", n_equals(score.n), class_="ico-n")])
 
 
 def _synthetic(images: Sequence[SyntheticRecord], feature: int, arm: str, version: str) -> Child:

@@ -62,7 +62,7 @@ def overlay_bar(name: str) -> Markup:
     strength = h(
         "label",
         "Overlay strength ",
-        h("input", type="range", min=0, max=100, value=75, data_overlay_opacity="", aria_label="Overlay strength"),
+        h("input", type="range", min=0, max=100, value=70, data_overlay_opacity="", aria_label="Overlay strength"),
     )
     return h(
         "div",

@@ -16,7 +16,11 @@ TEMPLATE = """
     <label>Colour by <select aria-label="Colour by"></select></label>
     <span class="ico-map-count" role="status">Loading the map…</span>
     <button type="button" class="ico-button ico-map-clear" hidden>Clear search</button>
-    <button type="button" class="ico-button ico-map-home">Whole map</button>
+    <span class="ico-map-zoom">
+      <button type="button" class="ico-button" data-zoom="0.6" aria-label="Zoom in">+</button>
+      <button type="button" class="ico-button" data-zoom="1.6" aria-label="Zoom out">−</button>
+      <button type="button" class="ico-button ico-map-home">Whole map</button>
+    </span>
   </div>
   <div class="ico-map-body">
     <div class="ico-map-stage">

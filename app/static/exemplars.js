@@ -5,7 +5,7 @@
   "use strict";
   if (window.iconoscopeExemplars) return;
 
-  const state = { mode: "heat", opacity: 0.75 };
+  const state = { mode: "heat", opacity: 0.7 };
   const grids = new WeakMap();
 
   function half(bits) {

@@ -88,6 +88,7 @@
       this.chooser.addEventListener("change", () => { this.colour(); window.iconoscope.go("colour", this.chooser.value); });
       this.root.querySelector(".ico-map-clear").addEventListener("click", () => window.iconoscope.go("clear", ""));
       this.root.querySelector(".ico-map-home").addEventListener("click", () => this.home());
+      this.root.querySelectorAll("[data-zoom]").forEach((button) => button.addEventListener("click", () => this.zoomBy(Number(button.dataset.zoom))));
       window.iconoscopeMapSide.clusterList(this.root.querySelector(".ico-map-clusters"), this.info.clusters, this.value.base, (cluster) => { if (this.webgl && this.wide()) this.zoomTo(cluster); });
     }
 
@@ -180,6 +181,7 @@
     /* The server's wishes: which feature is chosen, which hits are lit, which colouring the address asks for. */
     update(value) {
       if (!value) return;
+      const chosen = value.selected !== this.value.selected;
       const recolour = value.colour && value.colour !== this.value.colour && value.colour !== this.chooser.value;
       this.value = value;
       if (!this.ready) return;
@@ -193,10 +195,22 @@
         ? `${n} of ${total} features match “${value.query ?? ""}”`
         : `${total} features. Click one to open it, scroll to zoom, drag to move.`;
       this.root.querySelector(".ico-map-clear").hidden = n === 0;
-      if (this.webgl) this.rings();
+      if (!this.webgl) return;
+      if (chosen && value.selected !== null && !this.pixelOf(value.selected)) this.home();
+      this.rings();
     }
 
     home() { if (this.plot.data) window.Plotly.relayout(this.plot, { "xaxis.autorange": true, "yaxis.autorange": true }); }
+
+    zoomBy(factor) {
+      if (!this.plot.data) return;
+      const span = (axis) => {
+        const [low, high] = this.plot._fullLayout[axis].range;
+        const middle = (low + high) / 2;
+        return [middle + (low - middle) * factor, middle + (high - middle) * factor];
+      };
+      window.Plotly.relayout(this.plot, { "xaxis.range": span("xaxis"), "yaxis.range": span("yaxis") });
+    }
 
     zoomTo(cluster) {
       const rows = [];

@@ -48,6 +48,8 @@ def build(services: Services) -> FeatureTab:
 
 def parse_feature(services: Services, value: object) -> int:
     """A feature id of this atlas from whatever the browser sent. Raises UnknownFeature."""
+    if value is None or value == "":
+        raise UnknownFeature("No feature is chosen. Type a feature number, or choose one on the map.")
     try:
         feature = int(str(value).strip()) if not isinstance(value, float) else int(value)
     except (ValueError, OverflowError) as error:

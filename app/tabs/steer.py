@@ -17,6 +17,7 @@ from app.components.picker import chosen_image, image_picker, picker_value
 from app.services import Services
 from app.steering_worker import MAX_PROMPT_CHARACTERS, SteerFrame, SteerRequest
 from app.tabs.feature import parse_feature
+from backend.errors import IconoscopeError
 from backend.feature_store import FeatureRecord
 from backend.types import Method, Operation, PatchScope
 
@@ -99,9 +100,10 @@ def build(services: Services, static_version: str) -> SteerTab:
 
 
 def prompts(services: Services) -> dict[str, str]:
-    """Prompt presets by the name a visitor sees."""
+    """Prompt presets by the name a visitor sees; the steering prompt first, as the one that fits a blank image."""
     texts: Mapping[str, str] = services.meta["prompts"]
-    return {PROMPT_LABELS.get(key) or key.replace("_", " "): text for key, text in texts.items()}
+    keys = sorted(texts, key=lambda key: key != Method.STEERING.value)
+    return {PROMPT_LABELS.get(key) or key.replace("_", " "): texts[key] for key in keys}
 
 
 def slider_maximum(record: FeatureRecord) -> float:
@@ -221,13 +223,20 @@ def request_of(
 
 def answers(services: Services, visitor: str, request: SteerRequest) -> Iterator[Markup]:
     """The three columns after each token, and at last with what was done. Raises what the worker raises."""
-    waiting = "Loading the subject model …" if not services.worker.ready else "Waiting for the model …"
+    ahead = services.worker.n_taken
+    waiting = "Starting …" if services.worker.ready else "Loading the subject model …"
+    waiting = f"Waiting: {count(ahead)} before you." if ahead else waiting
     yield columns(None, waiting, streaming=True, feature=request.feature)
-    for frame in services.worker.run(visitor, request):
-        if not frame.done:
-            yield columns(frame, f"Answering … {frame.seconds:.1f} s", streaming=True, feature=request.feature)
-            continue
-        yield columns(frame, summary(services, request, frame), feature=request.feature)
+    try:
+        for frame in services.worker.run(visitor, request):
+            if frame.done:
+                yield columns(frame, summary(services, request, frame), feature=request.feature)
+            else:
+                yield columns(frame, f"Answering … {frame.seconds:.1f} s", streaming=True, feature=request.feature)
+    except IconoscopeError as error:
+        # Half an answer must not stand there as if it were one.
+        yield columns(None, f"No answer: {error}", feature=request.feature)
+        raise
 
 
 def summary(services: Services, request: SteerRequest, frame: SteerFrame) -> str:

@@ -27,7 +27,9 @@ def open_explorer(atlas: Path, host: str, port: int) -> None:
         raise DependencyMissing(
             f"The explorer cannot be imported ({error}). Install the project with its packages: pip install -e ."
         ) from error
-    launch(atlas, host, port)
+    explorer = launch(atlas, host, port, block=False)
+    print(f"The explorer answers at {explorer.url} (Ctrl-C stops it).", file=sys.stderr, flush=True)
+    explorer.wait()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def test_scripts_and_styles_are_served(client: TestClient, name: str) -> None:
 
 
 def test_every_file_of_the_static_folder_is_known() -> None:
-    assert {path.name for path in server.STATIC_DIR.iterdir()} == {*server.SCRIPTS, *server.STYLES}
+    assert {path.name for path in server.STATIC_DIR.iterdir()} == {*server.SCRIPTS, *server.STYLES, server.ICON}
 
 
 def test_scripts_never_write_html() -> None:

@@ -124,6 +124,24 @@ def test_our_errors_become_readable_and_others_stay_bugs() -> None:
         readable_errors(fail)(ZeroDivisionError())
 
 
+def test_messages_that_quote_a_visitor_cannot_bring_markup_into_a_notice(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    wiring.on_load(VALUE, visit({"tab": "<img src=x onerror=alert(1)>", "feature": "<b>"}))
+    assert len(said) == 2
+    assert not any("<" in text for text in said)
+
+    @readable_errors
+    def fail() -> None:
+        raise EmptyQuery("<script>alert(1)</script>")
+
+    with pytest.raises(gr.Error) as caught:
+        fail()
+    assert "<" not in caught.value.message
+
+
 def test_generators_stay_generators_under_the_decorator() -> None:
     @readable_errors
     def two():

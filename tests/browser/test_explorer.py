@@ -116,7 +116,7 @@ def test_the_feature_page_draws_heatmaps_masks_and_values(explorer: Explorer, op
     assert float(told.rpartition(" ")[2]) == pytest.approx(exemplar.grid[row, col], rel=1e-2)
 
 
-def test_steering_streams_three_columns_and_stops(explorer: Explorer, open_page: Open) -> None:
+def test_steering_streams_three_columns(explorer: Explorer, open_page: Open) -> None:
     page = open_page(explorer, "?tab=feature&feature=2")
     page.wait_for_feature(2).get_by_text("Steer this feature").click()
     page.page.locator("#ico-steer-feature input").wait_for(state="visible")
@@ -204,6 +204,15 @@ def test_hostile_words_are_shown_and_never_run(hostile_explorer: Explorer, open_
         assert (shown.locator(".is-large").text_content() or "") == wanted
         assert page.page.evaluate("window.__ran") is None
         assert page.page.title().startswith("Iconoscope")
+
+
+def test_a_hostile_address_is_told_as_text(explorer: Explorer, open_page: Open) -> None:
+    page = open_page(explorer, "?tab=feature&feature=%3Cimg%20src%3Dx%20onerror%3Dwindow.__ran%3D1%3E")
+    toast = page.page.locator(".toast-body").first
+    toast.wait_for()
+    assert "<img src=x" in toast.inner_text()
+    assert toast.locator("img").count() == 0
+    assert page.page.evaluate("window.__ran") is None
 
 
 @pytest.mark.parametrize("place", range(0, len(HOSTILE), 5))
