@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from backend.models.base import SubjectModel
+from backend.types import TruthOutcome
 from precompute.judges import TruthOracle
 
 N_SHOWN = 20
@@ -66,14 +67,15 @@ def top_words(clusters: Mapping[int, Sequence[ClusterMember]], n: int = N_TOP_WO
 
 
 class TruthLabeler:
-    """Names clusters by what their members detect: one concept, or a family and its commonest concepts."""
+    """Names clusters by what their members detect or are said to: one concept, or a family and its commonest ones."""
 
     def __init__(self, oracle: TruthOracle) -> None:
         self._oracle = oracle
+        self._read: dict[str, tuple[str, ...]] = {}
 
     def label(self, clusters: Mapping[int, Sequence[ClusterMember]]) -> dict[int, str]:
         words = top_words(clusters)
-        counts = {key: Counter(one.concept for one in members if one.concept) for key, members in clusters.items()}
+        counts = {key: self._concepts(members) for key, members in clusters.items()}
         labels = {key: self._name(counts[key], words[key], 2) for key in clusters}
         for detail in (3, 4, 5):
             repeated = {label for label, n in Counter(labels.values()).items() if n > 1}
@@ -81,6 +83,21 @@ class TruthLabeler:
                 if label in repeated:
                     labels[key] = self._name(counts[key], words[key], detail)
         return numbered(labels)
+
+    def _concepts(self, members: Sequence[ClusterMember]) -> Counter[str]:
+        """Concepts of the members: their truth, and where it is unknown what their explanations name."""
+        found: Counter[str] = Counter()
+        for one in members:
+            found.update([one.concept] if one.concept else self._named(one.text))
+        return found
+
+    def _named(self, text: str | None) -> tuple[str, ...]:
+        if not text:
+            return ()
+        if text not in self._read:
+            right = (one for one in self._oracle.concepts if self._oracle.judge(one, text) is TruthOutcome.RIGHT)
+            self._read[text] = tuple(right)
+        return self._read[text]
 
     def _name(self, concepts: Counter[str], words: Sequence[str], detail: int) -> str:
         """``crab``, or ``animal: crab, penguin``, or the characteristic words where no truth is known."""
