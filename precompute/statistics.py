@@ -162,8 +162,7 @@ def wilcoxon_greater(a: Float[np.ndarray, " feature"], b: Float[np.ndarray, " fe
         return TestResult(p=None, n=int(a.size), effect=None)
     ranks = stats.rankdata(np.abs(nonzero))
     effect = float((ranks * np.sign(nonzero)).sum() / ranks.sum())
-    # Result objects of SciPy are named tuples without stubs: (statistic, p value).
-    _, p = stats.wilcoxon(nonzero, alternative="greater", method="approx")
+    _, p = np.asarray(stats.wilcoxon(nonzero, alternative="greater", method="approx"), dtype=np.float64)
     return TestResult(p=float(p), n=int(a.size), effect=effect)
 
 
