@@ -17,6 +17,8 @@ from backend.types import ARMS, PatchGrid, Split
 from precompute.datasets import ImageSet
 from precompute.synthesis import webp_bytes
 
+THUMBNAIL_QUALITY = 62
+"""WebP quality of thumbnails: a page shows dozens, and a repository carries them."""
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 DESCRIBING = {Split.EXPLAIN: ("mean", "max", "decile"), Split.SCORE: ("mean",)}
 """Exemplars that an atlas carries."""
@@ -84,7 +86,7 @@ def images_table(exemplars: pa.Table, sets: Mapping[Split, ImageSet], thumbnail_
             {
                 "image_id": image_id,
                 "split": split,
-                "webp": webp_bytes(thumbnail(image, thumbnail_px)),
+                "webp": webp_bytes(thumbnail(image, thumbnail_px), THUMBNAIL_QUALITY),
                 "width": image.width,
                 "height": image.height,
             }

@@ -58,7 +58,7 @@ class AtlasStage(Stage):
     """See the module docstring."""
 
     name = "atlas"
-    version = 2
+    version = 3
     upstream = ("train_sae", "harvest", "explain", "score")
     keep_shards = False
 

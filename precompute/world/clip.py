@@ -24,7 +24,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backend.errors import DependencyMissing, SubjectMissing
-from precompute.world.assembly import build_tokenizer
 from precompute.world.captions import caption, phrase
 from precompute.world.concepts import CONCEPTS, N_OWNERS, OUTSIDE
 from precompute.world.fills import SIDE_PX
@@ -140,6 +139,8 @@ def _same_meaning(texts: Sequence[str]) -> Tensor:
 
 def train_clip(out_dir: Path, settings: ClipTraining | None = None) -> Path:
     """Train the CLIP and save it (weights, config, tokenizer) to ``out_dir/clip``."""
+    from precompute.world.assembly import build_tokenizer  # transformers: slow to import, needed for training only
+
     settings = settings or ClipTraining()
     torch.manual_seed(settings.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
