@@ -24,14 +24,15 @@ from backend.text_encoders import TextEncoder, load_text_encoder
 from backend.types import ARM_BY_KEY, Arm
 
 Reason = Literal["meaning", "words", "both"]
-MEANING_WEIGHT = 0.5
-WORDS_WEIGHT = 0.5
+MEANING_WEIGHT = 0.4
+WORDS_WEIGHT = 0.6
 MEANING_FLOOR = 0.25
 """Cosine below which a sentence is not counted as near in meaning: unrelated short sentences reach about that."""
 MAX_QUERY_CHARACTERS = 1000
 _CACHED_QUERIES = 256
-_SOURCE_WEIGHTS = {"truth": 1.0, "explanation": 0.8, "cluster": 0.35}
-"""How much a match counts by where the words stand: the known truth, an explanation, the label of a whole region."""
+_SOURCE_WEIGHTS = {"truth": 1.0, "explanation": 0.55, "cluster": 0.25}
+"""How much a match counts by where the words stand: the known truth, an explanation (which may be wrong), the label of a
+whole region. What is known must outrank what is claimed in the very words of the query."""
 _AGREEMENT_BONUS = 0.2
 """Share of the words score that depends on how many of the methods' texts match."""
 _DETECTION_SHARE = 0.3
@@ -66,6 +67,8 @@ class _Document:
     weight: float
     """How much a full match counts, in [0, 1]."""
     arm: Arm | None = None
+    shown: str = ""
+    """What a person reads instead of ``text``, if that is more."""
 
 
 @dataclass(slots=True)
@@ -160,13 +163,13 @@ class Search:
             weighted = score * document.weight
             known = found.get(document.feature)
             if known is None:
-                found[document.feature] = _WordsMatch(weighted, document, 1)
+                found[document.feature] = _WordsMatch(weighted, document, int(document.arm is not None))
                 continue
-            known.n_matching += 1
+            known.n_matching += document.arm is not None
             if weighted > known.score:
                 known.score, known.document = weighted, document
         for feature, match in found.items():
-            share = match.n_matching / self._n_documents[feature]
+            share = match.n_matching / max(1, self._n_explanations.get(feature, 0))
             match.score *= 1 - _AGREEMENT_BONUS + _AGREEMENT_BONUS * share
         return found
 
@@ -179,9 +182,11 @@ class Search:
         return [*_explanation_documents(self.store), *_truth_documents(self.store), *_cluster_documents(self.store)]
 
     @cached_property
-    def _n_documents(self) -> Mapping[int, int]:
+    def _n_explanations(self) -> Mapping[int, int]:
         counts: dict[int, int] = {}
         for document in self._documents:
+            if document.arm is None:
+                continue
             counts[document.feature] = counts.get(document.feature, 0) + 1
         return counts
 
@@ -220,7 +225,7 @@ def _why_words(document: _Document) -> str:
     if document.arm is not None:
         return f"{document.arm.label} says it"
     if document.source == "truth":
-        return f"its truth is: {document.text}"
+        return f"its truth is: {document.shown or document.text}"
     return f"its cluster is: {document.text}"
 
 
@@ -243,9 +248,13 @@ def _truth_documents(store: FeatureStore) -> list[_Document]:
     for feature, precision, concept, group, more in zip(table["feature"].to_pylist(), *columns, strict=True):
         words: Sequence[str] = [word for word in (concept, group, *(more or ())) if word]
         if words:
-            text = ", ".join(dict.fromkeys(word.replace("_", " ") for word in words))
+            terms = list(dict.fromkeys(word.replace("_", " ") for word in words))
             weight = _SOURCE_WEIGHTS["truth"] * (1 - _DETECTION_SHARE + _DETECTION_SHARE * (precision or 0.0))
-            documents.append(_Document(feature=feature, source="truth", text=text, weight=weight))
+            shown = ", ".join(terms)
+            # One document a term: a group's name alone must match as fully as the concept's.
+            documents += [
+                _Document(feature=feature, source="truth", text=term, weight=weight, shown=shown) for term in terms
+            ]
     return documents
 
 
