@@ -31,8 +31,8 @@ MEANING_FLOOR = 0.25
 MAX_QUERY_CHARACTERS = 1000
 _CACHED_QUERIES = 256
 _SOURCE_WEIGHTS = {"truth": 1.0, "explanation": 0.55, "cluster": 0.25}
-"""How much a match counts by where the words stand: the known truth, an explanation (which may be wrong), the label of a
-whole region. What is known must outrank what is claimed in the very words of the query."""
+"""How much a match counts by where the words stand: the known truth, an explanation (which may be wrong), the label of
+a whole region. What is known must outrank what is claimed in the very words of the query."""
 _AGREEMENT_BONUS = 0.2
 """Share of the words score that depends on how many of the methods' texts match."""
 _DETECTION_SHARE = 0.3
