@@ -1,6 +1,6 @@
 """Rebuild the world: ``python -m precompute.world [sprites|tower|language|clip|corpora|evaluate|all]``.
 
-Runs in minutes on a GPU and in about two hours on two cores; killed and started again, it goes on from its last
+Uses a GPU if there is one; takes about two hours on two cores. Killed and started again, it goes on from its last
 checkpoint. Working files lie in ``--work``; finished models go to the assets folder.
 """
 
