@@ -152,62 +152,66 @@ def install() -> None:
     setattr(atlas_stage, "load_text_encoder", lambda name: BagEncoder())  # noqa: B010 - a stand-in, not the attribute
 
 
+SECTIONS: dict[str, dict[str, object]] = {
+    "subject": {"layer": 1},
+    "data": {"kind": KIND, "path": "nowhere", "n_train_images": N_IMAGES[Split.TRAIN]},
+    "judges": {"kind": "world", "clip": "nowhere"},
+    "sae": {
+        "d_sae": 24,
+        "k": 3,
+        "n_tokens": 4000,
+        "batch_tokens": 64,
+        "buffer_tokens": 320,
+        "learning_rate": 3e-3,
+        "warmup_steps": 5,
+        "decay_fraction": 0.2,
+        "auxk_coefficient": 0.03125,
+        "dead_after_tokens": 500,
+        "grad_clip": 1.0,
+        "seed": 1,
+        "checkpoint_every_steps": 20,
+    },
+    "harvest": {"n_exemplars": 4, "histogram_bins": 8, "n_coactivated": 3, "images_per_shard": 8},
+    "explain": {
+        "prompts": {"steering": "what is this ?", "top_k_masks": "what are these ?", "top_k_heatmaps": "what ?"},
+        "n_images": 3,
+        "max_new_tokens": 4,
+        "strengths": [4.0, 1.0, 16.0],
+        "informed_strengths": [1.0, 4.0],
+        "n_selection_features": 4,
+        "per_feature_strength": True,
+        "informed_scope": "active",
+        "features_per_shard": 8,
+        "seed": 3,
+        "heatmap_alpha": 0.5,
+        "answer_prefixes": ["the highlighted element is"],
+        "strength_unit": "residual_norm",
+    },
+    "score": {
+        "n_images": 3,
+        "n_synthetic": 2,
+        "n_negatives": 5,
+        "n_bootstrap": 50,
+        "seed": 4,
+        "quality_iou": 0.1,
+        "quality_synthetic": 0.0,
+        "ap_threshold": 0.2,
+    },
+    "atlas": {
+        "n_clusters": 4,
+        "umap_neighbors": 5,
+        "umap_min_dist": 0.1,
+        "seed": 5,
+        "thumbnail_px": 16,
+        "n_exemplars": 2,
+    },
+}
+"""The planted recipe, all but the place of the subject."""
+
+
 def planted_recipe(subject: Path, **changes: object) -> Recipe:
     """A complete recipe; ``changes`` replace fields, e.g. ``explain={"n_images": 2}``."""
-    sections: dict[str, dict[str, object]] = {
-        "subject": {"path": str(subject), "layer": 1},
-        "data": {"kind": KIND, "path": "nowhere", "n_train_images": N_IMAGES[Split.TRAIN]},
-        "judges": {"kind": "world", "clip": "nowhere"},
-        "sae": {
-            "d_sae": 24,
-            "k": 3,
-            "n_tokens": 4000,
-            "batch_tokens": 64,
-            "buffer_tokens": 320,
-            "learning_rate": 3e-3,
-            "warmup_steps": 5,
-            "decay_fraction": 0.2,
-            "auxk_coefficient": 0.03125,
-            "dead_after_tokens": 500,
-            "grad_clip": 1.0,
-            "seed": 1,
-            "checkpoint_every_steps": 20,
-        },
-        "harvest": {"n_exemplars": 4, "histogram_bins": 8, "n_coactivated": 3, "images_per_shard": 8},
-        "explain": {
-            "prompts": {"steering": "what is this ?", "top_k_masks": "what are these ?", "top_k_heatmaps": "what ?"},
-            "n_images": 3,
-            "max_new_tokens": 4,
-            "strengths": [4.0, 1.0, 16.0],
-            "informed_strengths": [1.0, 4.0],
-            "n_selection_features": 4,
-            "per_feature_strength": True,
-            "informed_scope": "active",
-            "features_per_shard": 8,
-            "seed": 3,
-            "heatmap_alpha": 0.5,
-            "answer_prefixes": ["the highlighted element is"],
-            "strength_unit": "residual_norm",
-        },
-        "score": {
-            "n_images": 3,
-            "n_synthetic": 2,
-            "n_negatives": 5,
-            "n_bootstrap": 50,
-            "seed": 4,
-            "quality_iou": 0.1,
-            "quality_synthetic": 0.0,
-            "ap_threshold": 0.2,
-        },
-        "atlas": {
-            "n_clusters": 4,
-            "umap_neighbors": 5,
-            "umap_min_dist": 0.1,
-            "seed": 5,
-            "thumbnail_px": 16,
-            "n_exemplars": 2,
-        },
-    }
+    sections = {**SECTIONS, "subject": {**SECTIONS["subject"], "path": str(subject)}}
     for name, values in changes.items():
         assert isinstance(values, dict)
         sections[name] = {**sections[name], **values}
