@@ -103,15 +103,16 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Gemma3Config:
         eos_token_id=token("<eos>"),
         bos_token_id=token("<bos>"),
     )
-    return Gemma3Config(
+    config = Gemma3Config(
         text_config=text.to_dict(),
         vision_config=tower_config().to_dict(),
         mm_tokens_per_image=TOKENS_PER_IMAGE,
         boi_token_index=token("<start_of_image>"),
         eoi_token_index=token("<end_of_image>"),
         image_token_index=token("<image_soft_token>"),
-        eos_token_id=[token("<eos>"), token("<end_of_turn>")],
     )
+    config.eos_token_id = [token("<eos>"), token("<end_of_turn>")]
+    return config
 
 
 def build_subject(
