@@ -23,6 +23,7 @@ from PIL import Image
 from backend.artifact_writer import ArtifactWriter
 from backend.artifacts import Artifact
 from backend.errors import ImageUnreadable, UnparsableExplanation
+from backend.text_encoders import TextEncoder, load_text_encoder
 from backend.types import Split, TruthOutcome
 from precompute import datasets, judges
 from precompute.datasets import ImageSet
@@ -42,6 +43,8 @@ SIDE, PATCH_PX = 4, 8
 N_IMAGES = {Split.TRAIN: 40, Split.EXPLAIN: 24, Split.SELECT: 10, Split.SCORE: 20}
 UNREADABLE_IDS = frozenset({"explain-0003", "train-0001"})
 KIND = "planted"
+BAG = "bag-of-stems"
+"""Name of the planted recipe's text encoder."""
 
 
 def owners(split: Split, index: int) -> np.ndarray:
@@ -146,16 +149,20 @@ def open_judges(recipe: Recipe) -> Judges:
 
 
 def install() -> None:
-    """Make the recipe kind ``planted`` known to this process, with a text encoder that loads nothing."""
+    """Make the recipe kind ``planted`` and its text encoder, which loads nothing, known to this process."""
     datasets.DATA_MODULES[KIND] = __name__
     judges.JUDGE_MODULES[KIND] = __name__
-    setattr(atlas_stage, "load_text_encoder", lambda name: BagEncoder())  # noqa: B010 - a stand-in, not the attribute
+    setattr(atlas_stage, "load_text_encoder", _text_encoder)  # noqa: B010 - a stand-in, not the attribute
+
+
+def _text_encoder(name: str) -> TextEncoder:
+    return BagEncoder() if name == BAG else load_text_encoder(name)
 
 
 SECTIONS: dict[str, dict[str, object]] = {
     "subject": {"layer": 1},
     "data": {"kind": KIND, "path": "nowhere", "n_train_images": N_IMAGES[Split.TRAIN]},
-    "judges": {"kind": "world", "clip": "nowhere"},
+    "judges": {"kind": "world", "clip": "nowhere", "text_encoder": BAG},
     "sae": {
         "d_sae": 24,
         "k": 3,
