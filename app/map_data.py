@@ -206,7 +206,7 @@ def hover_card(services: Services, feature: int) -> dict[str, Any]:
     lines = [f"fires on {percent(record.firing_fraction)} of patches, n = {count(record.n_images_active)} images"]
     if record.truth_concept and record.truth_ap is not None:
         lines.append(f"truth: {record.truth_concept.replace('_', ' ')}, AP {number(record.truth_ap)}")
-    exemplars = services.store.exemplars(feature)
+    exemplars = services.pictures(feature, 1)
     card: dict[str, Any] = {
         "feature": feature,
         "text": record.best_text,

@@ -24,7 +24,16 @@ from app.services import Services
 from backend.errors import IconoscopeError
 
 STATIC_DIR = Path(__file__).parent / "static"
-SCRIPTS = ("iconoscope.js", "exemplars.js", "map_labels.js", "map_side.js", "map_card.js", "map.js", "picker.js")
+SCRIPTS = (
+    "iconoscope.js",
+    "exemplars.js",
+    "map_layout.js",
+    "map_labels.js",
+    "map_side.js",
+    "map_card.js",
+    "map.js",
+    "picker.js",
+)
 STYLES = ("tokens.css", "base.css", "map.css", "pages.css")
 ICON = "icon.svg"
 PLOTLY = "plotly.min.js"

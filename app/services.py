@@ -9,10 +9,12 @@ from typing import Any
 
 from app.steering_worker import SteeringWorker
 from backend.atlas import FeatureAtlas
-from backend.feature_store import FeatureStore
+from backend.feature_store import ExemplarRecord, FeatureStore
 from backend.search import Search
 from backend.text_encoders import TextEncoder
 from backend.types import TruthOutcome
+
+METRIC_ORDER = ("iou", "clip_score", "synthetic_activation", "auroc_per_feature", "auroc_pooled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +43,23 @@ class Services:
 
     @property
     def metric_cards(self) -> dict[str, Mapping[str, Any]]:
-        return {card["name"]: card for card in self.meta.get("metrics", ())}
+        """Metric cards by name, the paper's metrics first, then as the atlas lists them."""
+        cards = {card["name"]: card for card in self.meta.get("metrics", ())}
+        return {name: cards[name] for name in (*METRIC_ORDER, *cards) if name in cards}
 
     @property
     def subject_name(self) -> str:
         subject = self.meta.get("subject") or {}
-        return str(subject.get("name") or subject.get("repository") or "unnamed subject model")
+        named = subject.get("repository") or self.meta.get("title") or subject.get("name")
+        return str(named or "unnamed subject model")
+
+    def pictures(self, feature: int, n: int) -> tuple[ExemplarRecord, ...]:
+        """The ``n`` exemplars that show best what a feature looks at: those with its strongest single patches.
+
+        Raises UnknownFeature.
+        """
+        strongest = self.store.exemplars(feature, pooling="max")
+        return (strongest or self.store.exemplars(feature))[:n]
 
     def best_outcome(self, feature: int) -> str:
         """Truth verdict on the best explanation of a feature. Raises UnknownFeature."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -210,5 +211,6 @@ def reference_ids(
         return_tensors="pt",
         add_generation_prompt=True,
     )
-    output = subject.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    model: Any = subject.model
+    output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     return output[0, inputs["input_ids"].shape[1] :].tolist()

@@ -24,8 +24,8 @@ def picture(width: int = 40, height: int = 24, seed: int = 0) -> Image.Image:
 def test_a_mask_keeps_active_patches_exactly_and_blackens_the_rest(grid):
     image = picture()
     shown = np.asarray(masked_image(image, grid))
-    kept = np.kron(grid > 0, np.ones((8, 8), dtype=bool))
-    assert (shown[kept] == np.asarray(image)[kept]).all()
+    kept = np.asarray(np.kron(grid > 0, np.ones((8, 8), dtype=bool)))
+    assert np.array_equal(shown[kept], np.asarray(image)[kept])
     assert (shown[~kept] == 0).all()
 
 
@@ -53,8 +53,9 @@ def test_the_most_active_patch_is_lightest_and_the_least_active_darkest():
 
 def test_alpha_blends_between_the_image_and_the_ramp():
     image, grid = picture(), np.eye(3, 5, dtype=np.float32)
-    assert np.array_equal(heatmap_image(image, grid, alpha=0.0), image)
-    assert np.array_equal(heatmap_image(image, grid, alpha=1.0), heatmap_image(picture(seed=1), grid, alpha=1.0))
+    assert heatmap_image(image, grid, alpha=0.0).tobytes() == image.tobytes()
+    other = heatmap_image(picture(seed=1), grid, alpha=1.0)
+    assert heatmap_image(image, grid, alpha=1.0).tobytes() == other.tobytes()
     half = np.asarray(heatmap_image(image, grid, alpha=0.5), dtype=float)
     mean = (np.asarray(image, dtype=float) + np.asarray(heatmap_image(image, grid, alpha=1.0), dtype=float)) / 2
     assert np.abs(half - mean).max() <= 1

@@ -16,6 +16,7 @@ from backend.hooks import capture_hook_point
 from backend.models import families, load_subject
 from backend.models._decoding import decode_tokens, trimmed
 from backend.models.base import Sampling
+from backend.models.gemma3 import Gemma3Subject
 from backend.types import HookPoint
 from tests.builders_subject import load_tiny_subject, noise_images, reference_ids
 
@@ -162,6 +163,7 @@ def test_embeddings_of_another_shape_are_refused(subject):
 
 def test_bfloat16_leaves_float32_outside(folder):
     subject = load_subject(folder, HookPoint(layer=1), dtype="bfloat16")
+    assert isinstance(subject, Gemma3Subject)
     residual = subject.residuals(noise_images(2))
     assert residual.dtype == torch.float32
     embeddings = subject.from_hook(residual)

@@ -45,7 +45,7 @@ def hit_card(
     hit: Hit, record: FeatureRecord, exemplars: Sequence[ExemplarRecord], outcome: str, version: str
 ) -> Markup:
     """A search hit: pictures, the words that matched and whose they are, why, and the truth verdict."""
-    strip = [figure(exemplar, record.maximum, version, caption=False) for exemplar in exemplars[:4]]
+    strip = [figure(exemplar, record.maximum, version, caption=False) for exemplar in exemplars]
     by = hit.arm.label if hit.arm is not None else None
     return h(
         "a",
@@ -66,8 +66,10 @@ def hit_card(
 
 
 def score_rows(scores: Iterable[Score], metrics: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """A metric per row, in the order of ``metrics``: value, place on its axis, interval and n; or why it is absent."""
     rows = []
-    for score in scores:
+    order = {name: place for place, name in enumerate(metrics)}
+    for score in sorted(scores, key=lambda score: order.get(score.metric, len(order))):
         card = metrics.get(score.metric, {})
         name = h("dt", card.get("label") or score.metric, title=card.get("description") or None)
         if score.value is None:
@@ -108,7 +110,7 @@ def _synthetic(images: Sequence[SyntheticRecord], feature: int, arm: str, versio
                 class_="ico-exemplar",
             )
         )
-    told = f"Images made from these words, with this feature's maximum activation on each ({n_equals(len(images))})"
+    told = f"Images made from these words, with this feature's mean activation on each ({n_equals(len(images))})"
     return h("div", h("p", told, class_="ico-why"), h("div", *pictures, class_="ico-synthetic"))
 
 

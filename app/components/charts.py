@@ -116,5 +116,6 @@ def truth_words(truth: Mapping[str, Any]) -> str:
             interval = f" [{percent(share['low'])}, {percent(share['high'])}]"
         pieces.append(f"{words} {percent(share['value'])}{interval}")
     n = next((share["n"] for share in truth.values() if isinstance(share, Mapping) and share.get("n")), 0)
+    # How many were left out belongs to the number as much as its n.
     left = int((truth.get("undecidable") or {}).get("count") or 0)
     return f"{', '.join(pieces) or 'nothing decidable'}; n = {count(int(n))}, not decidable {count(left)}"

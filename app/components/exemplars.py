@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -48,12 +48,17 @@ def figure(exemplar: ExemplarRecord, maximum: float, version: str, *, caption: b
     )
 
 
-def gallery(exemplars: Iterable[ExemplarRecord], maximum: float, version: str) -> Markup:
-    return h("div", *(figure(exemplar, maximum, version) for exemplar in exemplars), class_="ico-gallery")
+def gallery(exemplars: Iterable[ExemplarRecord], maximum: float, version: str, pooling: str, lede: str) -> Markup:
+    """A grid of pictures, shown while the overlay bar asks for this ``pooling``."""
+    pictures = h("div", *(figure(exemplar, maximum, version) for exemplar in exemplars), class_="ico-gallery")
+    return h("div", h("p", lede, class_="ico-lede"), pictures, class_="ico-pooled", data_pooling=pooling)
 
 
-def overlay_bar(name: str) -> Markup:
-    """Raw, heatmap or mask, and how strong: for every picture on the page. ``name`` tells bars apart."""
+POOLINGS = {"mean": "Mean", "max": "Maximum", "decile": "Whole range"}
+
+
+def overlay_bar(name: str, poolings: Sequence[str]) -> Markup:
+    """Raw, heatmap or mask, how strong, and ranked how: for every picture on the page. ``name`` tells bars apart."""
     choices = (("raw", "Image"), ("heat", "Heatmap"), ("mask", "Mask"))
     radios = [
         h("label", h("input", type="radio", name=f"overlay-{name}", data_overlay=mode, checked=mode == "heat"), label)
@@ -68,6 +73,21 @@ def overlay_bar(name: str) -> Markup:
         "div",
         h("fieldset", h("legend", "How exemplars are shown"), *radios),
         strength,
+        _ranking(name, poolings),
         h("span", "Point at a picture to read the activation of a patch.", class_="ico-why"),
         class_="ico-overlay-bar",
     )
+
+
+def _ranking(name: str, poolings: Sequence[str]) -> Markup | None:
+    if len(poolings) < 2:
+        return None
+    radios = [
+        h(
+            "label",
+            h("input", type="radio", name=f"ranking-{name}", data_ranking=one, checked=one == poolings[0]),
+            POOLINGS[one],
+        )
+        for one in poolings
+    ]
+    return h("span", "Ranked by ", h("fieldset", h("legend", "Exemplars ranked by"), *radios), class_="ico-ranking")

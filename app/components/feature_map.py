@@ -47,7 +47,7 @@ def feature_map(version: str, static_version: str, elem_id: str) -> gr.HTML:
 
     A plain gr.HTML and not a subclass: Gradio writes a .pyi file beside every component class it meets.
     """
-    names = ("iconoscope.js", "exemplars.js", "map_labels.js", "map_side.js", "map_card.js", "map.js")
+    names = ("iconoscope.js", "exemplars.js", "map_layout.js", "map_labels.js", "map_side.js", "map_card.js", "map.js")
     scripts = ["plotly.min.js", *names]
     return gr.HTML(
         value=map_value(version),

@@ -21,15 +21,18 @@ def mark() -> Markup:
 
 def header(services: Services) -> Markup:
     hook = services.meta.get("hook_point") or {}
-    told = f"{count(len(services.store))} features of {services.subject_name}, "
-    told += f"{hook.get('tower')} block {hook.get('layer')}"
+    told = (
+        f"{count(len(services.store))} features",
+        services.subject_name,
+        f"{hook.get('tower')} tower, block {hook.get('layer')}",
+    )
     return h(
         "header",
         mark(),
         h(
             "div",
             h("h1", "Iconoscope", class_="ico-title"),
-            h("p", told, class_="ico-subtitle"),
+            h("p", " · ".join(told), class_="ico-subtitle"),
         ),
         h("div", h("button", "Dark", class_="ico-button ico-theme", type="button"), class_="ico-header-end"),
         class_="ico-header",

@@ -8,14 +8,17 @@ from app.components.markup import Markup, h
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A short decimal for reading: three significant figures when small, thousands grouped when large."""
+    """A short decimal for reading: about three significant figures, thousands grouped."""
     if math.isnan(value) or math.isinf(value):
         return "not a number"
-    if value != 0 and abs(value) < 10**-digits:
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 0.1:
         return f"{value:.2g}"
-    if abs(value) >= 1000:
+    if size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.{digits}f}"
+    return f"{value:.{min(digits, 1) if size >= 10 else digits}f}"
 
 
 def percent(fraction: float) -> str:
@@ -23,7 +26,7 @@ def percent(fraction: float) -> str:
     share = 100 * fraction
     if 0 < share < 1:
         return f"{share:.2g}\N{NO-BREAK SPACE}%"
-    shown = f"{share:.0f}" if share >= 10 or share == 0 else f"{share:.1f}"
+    shown = f"{share:.0f}" if share >= 9.95 or share == 0 else f"{share:.1f}"
     return f"{shown}\N{NO-BREAK SPACE}%"
 
 

@@ -5,7 +5,7 @@
   "use strict";
   if (window.iconoscopeExemplars) return;
 
-  const state = { mode: "heat", opacity: 0.7 };
+  const state = { mode: "heat", opacity: 0.7, ranking: "mean" };
   const grids = new WeakMap();
 
   function half(bits) {
@@ -33,7 +33,7 @@
     return grid;
   }
 
-  /* A dark-to-light ramp (plasma's anchors), legible to every kind of colour vision; alpha rises with the activation. */
+  /* A dark-to-light ramp (plasma's anchors), legible to every kind of colour vision. Alpha rises with the activation: the many faint ones must not veil the picture. */
   const RAMP = [[46, 4, 120], [126, 3, 168], [204, 71, 120], [248, 149, 64], [252, 228, 60]];
   function colour(share) {
     const at = Math.min(0.9999, Math.max(0, share)) * (RAMP.length - 1);
@@ -55,7 +55,7 @@
       let rgba = [0, 0, 0, 0];
       if (state.mode === "heat" && active) {
         const share = values[i] / maximum;
-        rgba = [...colour(share), Math.round(255 * state.opacity * (0.35 + 0.65 * Math.min(1, share)))];
+        rgba = [...colour(share), Math.round(255 * state.opacity * Math.min(1, 1.3 * share))];
       } else if (state.mode === "mask" && !active) {
         rgba = [18, 20, 24, Math.round(255 * (0.25 + 0.75 * state.opacity))];
       }
@@ -72,13 +72,16 @@
   function showState() {
     document.querySelectorAll("[data-overlay]").forEach((input) => { input.checked = input.dataset.overlay === state.mode; });
     document.querySelectorAll("[data-overlay-opacity]").forEach((input) => { input.value = String(Math.round(100 * state.opacity)); });
+    document.querySelectorAll("[data-ranking]").forEach((input) => { input.checked = input.dataset.ranking === state.ranking; });
     document.documentElement.dataset.icoOverlay = state.mode;
+    document.documentElement.dataset.icoRanking = state.ranking;
   }
 
   document.addEventListener("input", (event) => {
     const input = event.target;
     if (!(input instanceof HTMLInputElement)) return;
     if (input.dataset.overlay) state.mode = input.dataset.overlay;
+    else if (input.dataset.ranking) state.ranking = input.dataset.ranking;
     else if (input.dataset.overlayOpacity !== undefined) state.opacity = Number(input.value) / 100;
     else return;
     showState();

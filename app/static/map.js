@@ -50,6 +50,7 @@
           fetchJson(`${base}map.json?v=${version}`),
         ]);
         this.points = readPoints(buffer);
+        this.drawn = window.iconoscopeMapLayout.spread(this.points.x, this.points.y);
         this.info = info;
         for (let i = 0; i < this.points.n; i++) this.rows.set(this.points.ids[i], i);
       } catch (error) {
@@ -66,7 +67,7 @@
       }
       this.hover = new window.iconoscopeMapCard.Card(this);
       this.labels = new window.iconoscopeMapLabels.Labels(this.root.querySelector(".ico-map-labels"), (cluster) => this.zoomTo(cluster));
-      this.labels.set(this.info.clusters);
+      this.labels.set(this.info.clusters.map((cluster) => window.iconoscopeMapLayout.anchor(this.drawn, this.points.cluster, cluster)));
       await this.draw();
       this.ready = true;
       this.update(this.value);
@@ -111,7 +112,7 @@
         if (Number.isNaN(code)) counts.absent++;
         else if (field.kind !== "number") counts[code] = (counts[code] ?? 0) + 1;
       }
-      window.iconoscopeMapSide.legend(this.root.querySelector(".ico-map-legend"), field, counts);
+      window.iconoscopeMapSide.legend(this.root.querySelector(".ico-map-legend"), field, counts, this.drawn.n_moved);
       this.field = field;
       if (!this.webgl || !this.plot.data) return;
       const absent = ABSENT[window.iconoscope.currentTheme()];
@@ -125,7 +126,8 @@
     }
 
     async draw() {
-      const { x, y, n } = this.points;
+      const { x, y } = this.drawn;
+      const { n } = this.points;
       const size = n > 20000 ? 3 : n > 3000 ? 5 : 7;
       const quiet = { hoverinfo: "none", type: "scattergl", mode: "markers" };
       const traces = [
@@ -167,7 +169,7 @@
       const style = getComputedStyle(this.root);
       const hits = (this.value.hits ?? []).map((id) => this.rows.get(id)).filter((row) => row !== undefined);
       const chosen = this.rows.get(this.value.selected);
-      const at = (rows, axis) => rows.map((row) => this.points[axis][row]);
+      const at = (rows, axis) => rows.map((row) => this.drawn[axis][row]);
       const one = chosen === undefined ? [] : [chosen];
       window.Plotly.restyle(this.plot, {
         x: [at(hits, "x"), at(one, "x")], y: [at(hits, "y"), at(one, "y")],
@@ -217,7 +219,7 @@
       for (let i = 0; i < this.points.n; i++) if (this.points.cluster[i] === cluster) rows.push(i);
       if (!rows.length || !this.plot.data) return;
       const span = (axis) => {
-        const values = rows.map((row) => this.points[axis][row]).sort((a, b) => a - b);
+        const values = rows.map((row) => this.drawn[axis][row]).sort((a, b) => a - b);
         const low = values[Math.floor(0.02 * (values.length - 1))];
         const high = values[Math.ceil(0.98 * (values.length - 1))];
         const pad = Math.max(0.5, 0.35 * (high - low));
@@ -230,7 +232,7 @@
     pixelOf(id) {
       const row = this.rows.get(id);
       if (row === undefined || !this.plot.data) return null;
-      const at = this.project(this.points.x[row], this.points.y[row]);
+      const at = this.project(this.drawn.x[row], this.drawn.y[row]);
       if (!at) return null;
       const box = this.plot.getBoundingClientRect();
       return { x: box.left + at.x, y: box.top + at.y };

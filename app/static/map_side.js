@@ -17,7 +17,7 @@
     return window.iconoscope.currentTheme() === "dark" ? field.colours_dark : field.colours;
   }
 
-  function legend(root, field, counts) {
+  function legend(root, field, counts, nMoved) {
     root.replaceChildren();
     root.append(element("p", "ico-map-note", field.note));
     if (field.kind === "number") {
@@ -37,6 +37,7 @@
     }
     const absent = counts.absent ?? 0;
     if (absent) root.append(element("p", "ico-map-note", `Grey: ${absent.toLocaleString("en")} without this value.`));
+    if (nMoved) root.append(element("p", "ico-map-note", `${nMoved.toLocaleString("en")} features share their place with others (the same words) and are spread in spirals around it.`));
   }
 
   /* One <details> per cluster; its features are fetched when it opens. */

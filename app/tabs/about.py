@@ -115,7 +115,7 @@ def _sae(sae: Mapping[str, Any]) -> dict[str, Child]:
         "Alive": told("alive", count),
         "Dead": told("dead", count),
         "k (active per patch)": told("k", count),
-        "Width (d_model)": told("d_model", count),
+        "Width": told("d_model", count),
         "Explained variance": told("explained_variance", lambda value: number(value, 3)),
         "NMSE": told("nmse", lambda value: number(value, 3)),
         "L0": told("l0", lambda value: number(value, 1)),
@@ -133,6 +133,9 @@ def _coverage(coverage: Mapping[str, Any] | None) -> Child:
     items: dict[str, Child] = {"All concepts": share(coverage.get("all") or {})}
     items |= {kind: share(entry) for kind, entry in (coverage.get("by_kind") or {}).items()}
     lede = "Share of the known concepts that some feature detects with enough average precision on held-out images."
+    absent = coverage.get("without_feature")
+    if absent:
+        items["Without a feature"] = ", ".join(str(name).replace("_", " ") for name in absent)
     return [h("p", lede, class_="ico-why"), _listing(items)]
 
 

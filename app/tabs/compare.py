@@ -15,7 +15,7 @@ from app.map_data import ARM_COLOURS
 from app.services import Services
 from backend.types import ARM_BY_KEY, Arm
 
-EFFECTS = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
+TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +64,11 @@ def _reading_line(services: Services, arms: Sequence[Arm], entries: Mapping[str,
         told += f" (n = {count(int(n))})." if n is not None else "."
         rates = [share for _, share in controls if share is not None]
         if rates:
-            told += f" The controls, which know nothing of the feature, are right {percent(min(rates))} to "
-            told += f"{percent(max(rates))} of the time."
+            low, high = percent(min(rates)), percent(max(rates))
+            rate = (
+                "never right" if max(rates) == 0 else f"right {low if low == high else f'{low} to {high}'} of the time"
+            )
+            told += f" The controls, which know nothing of the feature, are {rate}."
     return h("p", told, class_="ico-lede")
 
 
@@ -92,8 +95,9 @@ def _scores_table(
     def cells(arm: Arm) -> list[Markup]:
         entry = entries[arm.key]
         failures: Mapping[str, int] = entry.get("failures") or {}
-        why = "; ".join(f"{reason}: {count(n)}" for reason, n in failures.items())
-        told: Child = [count(sum(failures.values())), " ", h("span", why, class_="ico-n") if why else None]
+        parts = failures.items()
+        why = "; ".join(f"{reason}: {count(n)}" if len(failures) > 1 else str(reason) for reason, n in parts)
+        told: Child = [count(sum(failures.values())), h("br"), h("span", why, class_="ico-why") if why else None]
         values = [_estimate(entry.get(name)) for name in metrics]
         return [h("td", count(int(entry["n"]))), h("td", told), *(h("td", value) for value in values)]
 
@@ -102,7 +106,8 @@ def _scores_table(
         unit = cards[name].get("unit") or ""
         chance = services.meta.get("chance", {}).get(name, cards[name].get("chance"))
         notes = [unit] + ([f"chance {number(chance)}"] if chance is not None else [])
-        heads.append(h("th", cards[name]["label"], h("br"), h("span", ", ".join(notes), class_="ico-n"), scope="col"))
+        lines = [h("span", note, class_="ico-why") for note in notes if note]
+        heads.append(h("th", cards[name]["label"], *([h("br"), line] for line in lines), scope="col"))
     table = h(
         "table",
         h("caption", "Means over features with 95 % intervals", class_="ico-why"),
@@ -116,7 +121,8 @@ def _scores_table(
 def _estimate(score: Mapping[str, Any] | None) -> Markup:
     if not score:
         return missing("not computed")
-    return estimate(score.get("value"), score.get("n"), score.get("low"), score.get("high"), score.get("reason"))
+    reason = score.get("reason") or ("nothing to score" if score.get("n") == 0 else None)
+    return estimate(score.get("value"), score.get("n"), score.get("low"), score.get("high"), reason)
 
 
 def _metric_notes(services: Services, metrics: Sequence[str]) -> Markup:
@@ -138,7 +144,7 @@ def _truth_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
         if not truth:
             continue
         chance = entries[arm.key].get("truth_chance")
-        told = truth_words(truth) + (f"; right by chance {percent(float(chance))}" if _is_number(chance) else "")
+        told = truth_words(truth) + _chance_words(chance)
         rows.append(
             h(
                 "div",
@@ -153,8 +159,16 @@ def _truth_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
     return h("section", h("h2", "Truth"), h("p", lede, class_="ico-lede"), truth_key(), *rows)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _chance_words(chance: Any) -> str:
+    """The rate at which a random other explanation would be right; a number, or one with its interval."""
+    if isinstance(chance, Mapping):
+        value, low, high = chance.get("value"), chance.get("low"), chance.get("high")
+    else:
+        value, low, high = chance, None, None
+    if value is None:
+        return ""
+    interval = f" [{percent(low)}, {percent(high)}]" if low is not None and high is not None else ""
+    return f"; right by chance {percent(float(value))}{interval}"
 
 
 def _wins_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
@@ -174,26 +188,38 @@ def _wins_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
 def _tests_section(services: Services, tests: Sequence[Mapping[str, Any]]) -> Child:
     if not tests:
         return None
+    by_metric: dict[str, list[Mapping[str, Any]]] = {}
+    for test in tests:
+        by_metric.setdefault(test["metric"], []).append(test)
+    known = {name: place for place, name in enumerate(services.metric_cards)}
+    groups = []
+    for name in sorted(by_metric, key=lambda name: known.get(name, len(known))):
+        label = services.metric_cards.get(name, {}).get("label") or name.replace("_", " ").capitalize()
+        summary = h(
+            "summary", h("strong", label), " ", h("span", f"{count(len(by_metric[name]))} tests", class_="ico-n")
+        )
+        groups.append(h("details", summary, _tests_table(label, by_metric[name]), class_="ico-tests"))
+    lede = f"{count(len(tests))} tests, not corrected for their number: if no two methods differed, about "
+    lede += f"{number(0.05 * len(tests), 0)} of them would still have p < 0.05."
+    return h("section", h("h2", "Tests"), h("p", lede, class_="ico-lede"), *groups)
+
+
+def _tests_table(label: str, tests: Sequence[Mapping[str, Any]]) -> Markup:
     rows = []
     for test in tests:
-        labels = [ARM_BY_KEY[key].label if key in ARM_BY_KEY else key for key in (test["a"], test["b"])]
-        metric = services.metric_cards.get(test["metric"], {}).get("label", test["metric"])
-        effect = test.get("effect")
-        p = test.get("p")
+        first, second = (ARM_BY_KEY[key].label if key in ARM_BY_KEY else key for key in (test["a"], test["b"]))
+        effect, p = test.get("effect"), test.get("p")
         rows.append(
             h(
                 "tr",
-                h("th", metric, scope="row"),
-                h("td", f"{labels[0]} vs {labels[1]}"),
-                h("td", EFFECTS.get(test["test"], test["test"])),
+                h("th", f"{first} vs {second}", scope="row"),
+                h("td", TEST_NAMES.get(test["test"], test["test"])),
                 h("td", missing("not computed") if effect is None else number(float(effect))),
                 h("td", missing("not computed") if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"),
                 h("td", count(int(test["n"]))),
             )
         )
-    names = ("Metric", "Compared", "Test", "Effect", "p", "n")
+    names = ("Compared", "Test", "Effect", "p", "n")
     head = h("tr", *(h("th", name, scope="col") for name in names))
     table = h("table", h("thead", head), h("tbody", *rows), class_="ico-table")
-    lede = "p values are not corrected for the number of tests in this table."
-    scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Statistical tests")
-    return h("section", h("h2", "Tests"), h("p", lede, class_="ico-lede"), scroll)
+    return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label=f"Tests of {label}")

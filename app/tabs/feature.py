@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -14,7 +15,7 @@ from app.components.markup import Markup, h, join
 from app.components.numbers import count, fact, facts, missing, n_equals, number, percent
 from app.services import Services
 from backend.errors import UnknownFeature
-from backend.feature_store import FeatureRecord
+from backend.feature_store import ExemplarRecord, FeatureRecord
 
 N_EXEMPLARS = 12
 N_NEIGHBOURS = 6
@@ -22,6 +23,13 @@ NEIGHBOUR_TITLES = {
     "meaning": ("By meaning", "cosine of the best explanations"),
     "direction": ("By direction", "cosine of the decoder rows"),
     "coactivation": ("By co-activation", "how much more often they fire together than by chance"),
+}
+
+
+POOLING_LEDES = {
+    "mean": "The images of the explaining split with the highest mean activation over all patches",
+    "max": "The images of the explaining split with the highest activation of a single patch",
+    "decile": "A fair sample of the images on which it fires, from the highest mean activation to the lowest",
 }
 
 
@@ -150,18 +158,31 @@ def _actions(feature: int) -> Markup:
 
 
 def _exemplars(services: Services, record: FeatureRecord) -> Markup:
-    exemplars = services.store.exemplars(record.feature)[:N_EXEMPLARS]
-    if not exemplars:
+    found = {
+        pooling: services.store.exemplars(record.feature, pooling=pooling)[:N_EXEMPLARS] for pooling in POOLING_LEDES
+    }
+    found = {pooling: exemplars for pooling, exemplars in found.items() if exemplars}
+    if not found:
         return h("section", h("h2", "Exemplars"), h("p", "No exemplars were stored.", class_="ico-why"))
-    lede = f"The {len(exemplars)} images of the explaining split on which its mean activation is highest. "
-    lede += "Colours share one scale: the feature's maximum."
-    return h(
-        "section",
-        h("h2", "Exemplars"),
-        h("p", lede, class_="ico-lede"),
-        overlay_bar("feature"),
-        gallery(exemplars, record.maximum, services.version),
-    )
+    galleries = [
+        gallery(
+            exemplars,
+            record.maximum,
+            services.version,
+            pooling,
+            f"{POOLING_LEDES[pooling]} (n = {len(exemplars)}). Colours share one scale: the feature's maximum."
+            + _seen_by_methods(services, record.feature, exemplars),
+        )
+        for pooling, exemplars in found.items()
+    ]
+    return h("section", h("h2", "Exemplars"), overlay_bar("feature", list(found)), *galleries)
+
+
+def _seen_by_methods(services: Services, feature: int, exemplars: Sequence[ExemplarRecord]) -> str:
+    """Which of these pictures the methods that look at pictures were given, if they are the first ones."""
+    given = max((one.image_ids for one in services.store.explanations(feature)), key=len, default=())
+    first = tuple(exemplar.image_id for exemplar in exemplars[: len(given)])
+    return f" The Top-k methods were shown the first {len(given)}." if given and first == given else ""
 
 
 def _explanations(services: Services, record: FeatureRecord) -> Markup:

@@ -18,6 +18,7 @@ from backend.search import Hit
 
 N_HITS = 24
 N_EXAMPLES = 6
+N_PICTURES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ def results_page(services: Services, query: str, hits: Sequence[Hit], seconds: f
         hit_card(
             hit,
             store.feature(hit.feature),
-            store.exemplars(hit.feature),
+            services.pictures(hit.feature, N_PICTURES),
             services.best_outcome(hit.feature),
             services.version,
         )

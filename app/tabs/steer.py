@@ -133,7 +133,7 @@ def strength_note(record: FeatureRecord | None, strength: float | None, operatio
 
 
 def chosen_card(services: Services, record: FeatureRecord) -> Markup:
-    exemplars = services.store.exemplars(record.feature)[:1]
+    exemplars = services.pictures(record.feature, 1)
     pictures = [figure(one, record.maximum, services.version, caption=False) for one in exemplars]
     truth = None
     if record.truth_concept and record.truth_ap is not None:
@@ -257,5 +257,5 @@ def state_for(record: FeatureRecord, strength: float | None) -> dict[str, Any]:
 
 def pictures(services: Services, record: FeatureRecord, selected: str) -> dict[str, Any]:
     """The image picker's value: blank and the first exemplars, with ``selected`` chosen if it is among them."""
-    exemplars = services.store.exemplars(record.feature)[:N_PICTURES]
+    exemplars = services.pictures(record.feature, N_PICTURES)
     return picker_value(exemplars, selected, record.maximum, services.version)

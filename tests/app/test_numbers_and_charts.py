@@ -29,9 +29,12 @@ def test_a_missing_estimate_says_why_and_is_never_zero() -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0.0, "0.00"),
+        (0.0, "0"),
         (0.5, "0.50"),
+        (0.0123, "0.012"),
         (0.00123, "0.0012"),
+        (12.345, "12.3"),
+        (339.0, "339"),
         (1234.5, "1,234"),
         (-0.25, "-0.25"),
         (math.nan, "not a number"),
@@ -42,7 +45,8 @@ def test_number(value: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0, "0 %"), (0.0012, "0.12 %"), (0.081, "8.1 %"), (0.5, "50 %"), (1, "100 %")]
+    ("value", "shown"),
+    [(0, "0 %"), (0.0012, "0.12 %"), (0.0998, "10 %"), (0.081, "8.1 %"), (0.5, "50 %"), (1, "100 %")],
 )
 def test_percent(value: float, shown: str) -> None:
     assert percent(value).replace("\N{NO-BREAK SPACE}", " ") == shown

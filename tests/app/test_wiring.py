@@ -89,7 +89,7 @@ def test_unknown_wishes_do_nothing(wiring: Wiring, value: object) -> None:
 def test_an_address_is_restored(wiring: Wiring) -> None:
     page = wiring.page
     query = {"tab": "steer", "feature": "2", "strength": "12.5", "operation": "set", "q": "crab", "colour": "verdict"}
-    image = wiring.services.store.exemplars(2)[1].image_id
+    image = wiring.services.store.exemplars(2, pooling="max")[1].image_id
     updates = wiring.on_load(VALUE, visit({**query, "image": image, "prompt": "why?"}))
     assert updates[page.tabs].selected == "steer"
     assert updates[page.steer.strength].value == 12.5

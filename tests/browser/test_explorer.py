@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,15 @@ def test_a_click_on_a_point_opens_its_feature(explorer: Explorer, open_page: Ope
         assert shown.locator(".is-large").inner_text() == text
         page.page.wait_for_url(re.compile(rf"tab=feature&feature={feature}\b"))
         assert page.map("selected") == feature
+
+
+def test_no_two_points_lie_on_each_other(explorer: Explorer, open_page: Open) -> None:
+    page = open_page(explorer)
+    page.wait_for_map()
+    places = sorted((at["x"], at["y"]) for one in page.map("ids") if (at := page.map(f"pixelOf({one})")))
+    assert len(places) == len(explorer.services.store)
+    gaps = [abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in pairwise(places)]
+    assert min(gaps) > 1
 
 
 def test_hovering_shows_the_words_and_the_picture(explorer: Explorer, open_page: Open) -> None:
@@ -141,7 +151,7 @@ def test_an_impossible_intervention_is_said_in_words(explorer: Explorer, open_pa
 
 
 def test_a_whole_state_survives_copying_the_address(explorer: Explorer, open_page: Open) -> None:
-    image = explorer.services.store.exemplars(2)[1].image_id
+    image = explorer.services.store.exemplars(2, pooling="max")[1].image_id
     query = f"?tab=steer&feature=2&q=crab&operation=set&strength=12.5&image={image}&prompt=what+is+near"
     page = open_page(explorer, query)
     page.page.locator(".ico-chosen").wait_for()
