@@ -32,7 +32,7 @@ def test_a_mask_keeps_active_patches_exactly_and_blackens_the_rest(grid):
 def test_rows_of_the_grid_run_down_the_image():
     grid = np.zeros((3, 5), dtype=np.float32)
     grid[2, 0] = 1
-    shown = np.asarray(masked_image(picture(), grid)).any(axis=2)
+    shown = np.asarray(np.asarray(masked_image(picture(), grid)).any(axis=2))
     assert shown[16:, :8].all()
     assert shown.sum() == 64
 

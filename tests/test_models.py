@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,7 +169,8 @@ def test_bfloat16_leaves_float32_outside(folder):
     assert residual.dtype == torch.float32
     embeddings = subject.from_hook(residual)
     assert embeddings.dtype == torch.float32
-    whole = subject.model.get_image_features(subject.preprocess(noise_images(2)).bfloat16()).pooler_output.float()
+    model: Any = subject.model
+    whole = model.get_image_features(subject.preprocess(noise_images(2)).bfloat16()).pooler_output.float()
     assert torch.equal(embeddings, whole)
     assert len(subject.generate(embeddings[:, None], PROMPT, max_new_tokens=3)) == 2
 
