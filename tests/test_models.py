@@ -19,19 +19,19 @@ from backend.models._decoding import decode_tokens, trimmed
 from backend.models.base import Sampling
 from backend.models.gemma3 import Gemma3Subject
 from backend.types import HookPoint
-from tests.builders_subject import load_tiny_subject, noise_images, reference_ids
+from tests.builders_subject import load_tiny_subject, noise_images, reference_ids, save_tiny_subject
 
 PROMPT = "What is shown in the image?"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("subject")
+    return save_tiny_subject(tmp_path_factory.mktemp("subject"))
 
 
 @pytest.fixture(scope="module")
 def subject(folder):
-    return load_tiny_subject(folder, layer=1)
+    return load_subject(folder, HookPoint(layer=1))
 
 
 def embeddings_of(subject, images, n_images=1):
