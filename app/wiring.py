@@ -1,7 +1,7 @@
 """The wires: which event calls which pure function and where its answer goes.
 
-Reads run at once (``queue=False``); only steering is queued. Updates are dictionaries from component to value, so a
-handler names just what changes.
+Reads run at once (``queue=False``); only steering and the reading of the address are queued. Updates are dictionaries
+from component to value, so a handler names just what changes.
 """
 
 from __future__ import annotations
@@ -235,5 +235,6 @@ def _wire_address(blocks: gr.Blocks, services: Services, on: Any, wiring: Wiring
     # The prompt comes from the atlas; inside a script, "<" must not be able to end it.
     script = WRITE_URL % default_prompt.replace("<", "\\u003c")
     gr.on([one.change for one in followed], None, followed, None, js=script, **QUICK)
-    loaded = on([blocks.load], wiring.on_load, [page.map.map])
+    # Through the queue, since notices (gr.Warning) only travel with queued events.
+    loaded = on([blocks.load], wiring.on_load, [page.map.map], queue=True, concurrency_limit=None)
     loaded.then(None, None, None, js="() => { window.iconoscope?.urlReady(); }", **QUICK)
