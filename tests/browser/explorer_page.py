@@ -32,6 +32,9 @@ class ExplorerPage:
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
 
+    def wait_for_tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True, selected=True).wait_for()
+
     def wait_for_map(self) -> None:
         self.page.wait_for_function("window.iconoscopeMap && window.iconoscopeMap.ready")
 

@@ -93,6 +93,7 @@ def test_search_finds_opens_and_lights_the_map(explorer: Explorer, open_page: Op
     feature = int(first.get_attribute("data-value") or -1)
     page.page.wait_for_url(re.compile("q=red\\+crab"))
     page.page.get_by_role("button", name="Show these on the map").click()
+    page.wait_for_tab("Map")
     page.wait_for_map()
     page.page.wait_for_function(f"window.iconoscopeMap.hits.includes({feature})")
     assert "match" in page.page.locator(".ico-map-count").inner_text()
