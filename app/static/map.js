@@ -66,7 +66,7 @@
         return;
       }
       this.hover = new window.iconoscopeMapCard.Card(this);
-      this.labels = new window.iconoscopeMapLabels.Labels(this.root.querySelector(".ico-map-labels"), (cluster) => this.zoomTo(cluster));
+      this.labels = new window.iconoscopeMapLabels.Labels(this.root.querySelector(".ico-map-labels"));
       this.labels.set(this.info.clusters.map((cluster) => window.iconoscopeMapLayout.anchor(this.drawn, this.points.cluster, cluster)));
       await this.draw();
       this.ready = true;
@@ -128,7 +128,7 @@
     async draw() {
       const { x, y } = this.drawn;
       const { n } = this.points;
-      const size = n > 20000 ? 3 : n > 3000 ? 5 : 7;
+      const size = n > 20000 ? 3 : n > 3000 || this.stage.clientWidth < 600 ? 5 : 7;
       const quiet = { hoverinfo: "none", type: "scattergl", mode: "markers" };
       const traces = [
         { ...quiet, x, y, marker: { size, opacity: 0.85, color: ABSENT.light, line: { width: 0 } } },

@@ -6,7 +6,7 @@
 
   const HEIGHT = 20;
   const GAP = 4;
-  const MOVES = [[0, 0], [0, -22], [0, 22], [0, -44], [0, 44], [-70, 0], [70, 0]];
+  const MOVES = [[0, 0], [0, -14], [0, 14], [-30, 0], [30, 0], [0, 26]];
 
   function overlaps(a, b) {
     return a.left < b.right + GAP && b.left < a.right + GAP && a.top < b.bottom + GAP && b.top < a.bottom + GAP;
@@ -30,9 +30,8 @@
   }
 
   class Labels {
-    constructor(layer, onPick) {
+    constructor(layer) {
       this.layer = layer;
-      this.onPick = onPick;
       this.nodes = new Map();
     }
 
@@ -40,13 +39,11 @@
       this.layer.replaceChildren();
       this.nodes.clear();
       for (const cluster of clusters) {
-        const node = document.createElement("button");
-        node.type = "button";
-        node.tabIndex = -1;
+        // Never in the way of a point: the list beside the map is what leads to a cluster.
+        const node = document.createElement("span");
         node.className = "ico-map-label";
+        node.setAttribute("aria-hidden", "true");
         node.textContent = cluster.label;
-        node.title = `${cluster.label}: ${cluster.n_features} features`;
-        node.addEventListener("click", () => this.onPick(cluster.cluster));
         this.layer.append(node);
         this.nodes.set(cluster.cluster, { node, cluster, width: 0 });
       }
@@ -60,8 +57,8 @@
       const wanted = [];
       for (const [key, entry] of this.nodes) {
         if (!entry.width) entry.width = entry.node.offsetWidth;
-        const at = project(entry.cluster.x, entry.cluster.y);
-        if (at) wanted.push({ key, x: at.x, y: at.y, width: entry.width, weight: entry.cluster.n_features });
+        const at = project(entry.cluster.x, entry.cluster.y + (entry.cluster.radius ?? 0));
+        if (at) wanted.push({ key, x: at.x, y: at.y - (entry.cluster.radius ? HEIGHT / 2 : 0), width: entry.width, weight: entry.cluster.n_features });
       }
       const placed = new Map(place(wanted, width, height).map((label) => [label.key, label]));
       for (const [key, entry] of this.nodes) {

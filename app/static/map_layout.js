@@ -95,7 +95,7 @@
     return drawn;
   }
 
-  /* Where a cluster's name belongs: at its largest bouquet if that holds a fair part of it, else where the atlas says. */
+  /* Where a cluster's name belongs: above its largest bouquet if that holds a fair part of it, else where the atlas says. */
   function anchor(drawn, clusterOf, cluster) {
     let best = null;
     let most = 0;
@@ -104,7 +104,7 @@
       if (n > most) [best, most] = [group, n];
     }
     const fair = best && most >= 3 && most >= 0.1 * cluster.n_features;
-    return fair ? { ...cluster, x: best.x, y: best.y } : cluster;
+    return fair ? { ...cluster, x: best.x, y: best.y, radius: best.radius } : cluster;
   }
 
   window.iconoscopeMapLayout = { spread, anchor };

@@ -141,7 +141,7 @@ def _facts(record: FeatureRecord) -> Markup:
     ]
     if record.recommended_strength is not None:
         ratio = f"{record.recommended_strength / record.maximum:.1f} × maximum" if record.maximum else None
-        items.append(fact("Recommended strength", f"{number(record.recommended_strength)} L2", ratio))
+        items.append(fact("Recommended strength", f"{record.recommended_strength:.1f} L2", ratio))
     if record.agreement is not None:
         items.append(fact("Steering and top images agree", number(record.agreement), "cosine of the texts"))
     return facts(*items)

@@ -17,7 +17,7 @@ from app.components.picker import chosen_image, image_picker, picker_value
 from app.services import Services
 from app.steering_worker import MAX_PROMPT_CHARACTERS, SteerFrame, SteerRequest
 from app.tabs.feature import parse_feature
-from backend.errors import IconoscopeError
+from backend.errors import IconoscopeError, InterventionNotApplied
 from backend.feature_store import FeatureRecord
 from backend.types import Method, Operation, PatchScope
 
@@ -128,7 +128,7 @@ def strength_note(record: FeatureRecord | None, strength: float | None, operatio
     if record.maximum:
         parts.append(f"{strength / record.maximum:.1f} × the feature's maximum ({number(record.maximum)})")
     if record.recommended_strength is not None:
-        parts.append(f"recommended {number(record.recommended_strength, 1)}")
+        parts.append(f"recommended {record.recommended_strength:.1f}")
     return h("p", "; ".join(parts), class_="ico-strength")
 
 
@@ -152,7 +152,7 @@ def recorded(services: Services, record: FeatureRecord) -> Markup:
     for one in services.store.explanations(record.feature):
         if one.arm.method is not Method.STEERING and not one.arm.is_control:
             continue
-        strength = "–" if one.strength is None else f"{number(one.strength, 1)} L2"
+        strength = "–" if one.strength is None else f"{one.strength:.1f} L2"
         text = one.text or f"no text: {one.failure or 'the model gave none'}"
         cells = [h("th", one.arm.label, scope="row"), h("td", text, class_="ico-words" if one.text else "ico-why")]
         rows.append(h("tr", *cells, h("td", strength), h("td", truth_badge(one.truth_outcome.value))))
@@ -233,15 +233,27 @@ def answers(services: Services, visitor: str, request: SteerRequest) -> Iterator
                 yield columns(frame, summary(services, request, frame), feature=request.feature)
             else:
                 yield columns(frame, f"Answering … {frame.seconds:.1f} s", streaming=True, feature=request.feature)
+    except InterventionNotApplied as error:
+        told = not_applied(request, error)
+        yield columns(None, f"No answer: {told}", feature=request.feature)
+        raise InterventionNotApplied(told) from error
     except IconoscopeError as error:
         # Half an answer must not stand there as if it were one.
         yield columns(None, f"No answer: {error}", feature=request.feature)
         raise
 
 
+def not_applied(request: SteerRequest, error: InterventionNotApplied) -> str:
+    """Why nothing was edited, and what to do about it."""
+    needs_activity = request.operation is Operation.ABLATE or request.scope is PatchScope.ACTIVE
+    if needs_activity and request.image_id is None:
+        return f"feature {request.feature} is not active on the blank image. Choose one of its exemplars as the image."
+    return f"{error}."
+
+
 def summary(services: Services, request: SteerRequest, frame: SteerFrame) -> str:
     """One line that says exactly what was done, so that it can be repeated."""
-    amount = "" if request.operation is Operation.ABLATE else f" at strength {number(request.strength, 1)} L2"
+    amount = "" if request.operation is Operation.ABLATE else f" at strength {request.strength:.1f} L2"
     where = "the blank image" if request.image_id is None else f"image {request.image_id}"
     end = "Stopped" if frame.stopped else "Done"
     patches = "all patches" if request.scope is PatchScope.ALL else "active patches"

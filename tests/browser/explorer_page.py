@@ -42,7 +42,7 @@ class ExplorerPage:
         return self.page.evaluate(f"window.iconoscopeMap.{expression}")
 
     def isolated_features(self, n: int, distance_px: float = 16) -> list[int]:
-        """Features in view with no other point (and no label) near, so that a click cannot mean another."""
+        """Features in view with no other point near, so that a click cannot mean another."""
         places = {one: at for one in self.map("ids") if (at := self.map(f"pixelOf({one})"))}
 
         def alone(one: int) -> bool:
@@ -50,12 +50,7 @@ class ExplorerPage:
             others = (other for name, other in places.items() if name != one)
             return all((at["x"] - b["x"]) ** 2 + (at["y"] - b["y"]) ** 2 > distance_px**2 for b in others)
 
-        free = [one for one in places if alone(one) and not self._under_label(places[one])]
-        return free[:n]
-
-    def _under_label(self, at: dict[str, float]) -> bool:
-        script = "([x, y]) => Boolean(document.elementFromPoint(x, y)?.closest('.ico-map-label'))"
-        return bool(self.page.evaluate(script, [at["x"], at["y"]]))
+        return [one for one in places if alone(one)][:n]
 
     def click_feature_on_map(self, feature: int) -> None:
         at = self.map(f"pixelOf({feature})")
