@@ -1,10 +1,11 @@
-"""The explorer: a local web page over one atlas. ``launch`` is all that the command line needs.
+"""The explorer: a local web page over one atlas or several. ``launch`` is all that the command line needs.
 
 gradio is imported when the explorer starts, not when this package is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ __all__ = ["launch"]
 
 
 def launch(
-    atlas_path: str | Path,
+    atlas_paths: str | Path | Sequence[str | Path],
     host: str = "127.0.0.1",
     port: int | None = 7860,
     *,
@@ -25,10 +26,10 @@ def launch(
     block: bool = True,
     warm: bool = True,
 ) -> Explorer:
-    """Serve the atlas at ``atlas_path`` and, with ``block``, stay until interrupted.
+    """Serve one atlas or several and, with ``block``, stay until interrupted.
 
     Args:
-        atlas_path: folder of an atlas artifact.
+        atlas_paths: folders of atlas artifacts; the first is the one that opens.
         host: address to listen on. The default answers this machine only.
         port: TCP port; None takes a free one.
         open_browser: open the page in the default browser.
@@ -46,4 +47,5 @@ def launch(
         raise DependencyMissing(
             f"The explorer cannot be imported ({error}). Install the project with its packages: pip install -e ."
         ) from error
-    return start(atlas_path, host, port, open_browser=open_browser, block=block, warm=warm)
+    paths = [atlas_paths] if isinstance(atlas_paths, str | Path) else list(atlas_paths)
+    return start(paths, host, port, open_browser=open_browser, block=block, warm=warm)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
 from app import server
+from app.catalogue import Catalogue, open_catalogue
 from app.components.addresses import static
-from app.services import Services, open_services
+from app.services import Services
 from app.theme import build_theme
 from app.ui import build_ui
 from backend.errors import DependencyMissing, IconoscopeError
@@ -29,8 +31,13 @@ class Explorer:
     """A running explorer."""
 
     url: str
-    services: Services
+    catalogue: Catalogue
     blocks: gr.Blocks
+
+    @property
+    def services(self) -> Services:
+        """The default atlas."""
+        return self.catalogue.default
 
     def wait(self) -> None:
         """Stay until Ctrl-C, then stop serving."""
@@ -42,7 +49,7 @@ class Explorer:
 
 
 def start(
-    atlas_path: str | Path,
+    atlas_paths: Sequence[str | Path],
     host: str,
     port: int | None,
     *,
@@ -52,12 +59,12 @@ def start(
     verify: bool = True,
     encoder: TextEncoder | None = None,
 ) -> Explorer:
-    """Open the atlas and serve it. See :func:`app.launch`."""
+    """Open the atlases and serve them. See :func:`app.launch`."""
     if not server.plotly_path().is_file():
         raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
-    services = open_services(atlas_path, verify=verify, encoder=encoder)
+    catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder)
     version = server.static_version()
-    blocks = build_ui(services, version)
+    blocks = build_ui(catalogue, version)
     blocks.queue(max_size=MAX_WAITING)
     _, url, _ = blocks.launch(
         server_name=host,
@@ -71,12 +78,12 @@ def start(
         theme=build_theme(),
         head=page_head(version),
         favicon_path=server.STATIC_DIR / server.ICON,
-        app_kwargs={"routes": server.routes(services), "middleware": server.middleware()},
+        app_kwargs={"routes": server.routes(catalogue), "middleware": server.middleware()},
         max_file_size="1mb",
     )
-    explorer = Explorer(url=url, services=services, blocks=blocks)
+    explorer = Explorer(url=url, catalogue=catalogue, blocks=blocks)
     if warm:
-        threading.Thread(target=warm_up, args=(services,), name="warm-up", daemon=True).start()
+        threading.Thread(target=warm_up, args=(catalogue,), name="warm-up", daemon=True).start()
     if block:
         explorer.wait()
     return explorer
@@ -88,14 +95,15 @@ def page_head(version: str) -> str:
     return "".join([*styles, f'<script src="{static("iconoscope.js", version)}"></script>'])
 
 
-def warm_up(services: Services) -> None:
+def warm_up(catalogue: Catalogue) -> None:
     """Load what the first search and the first steered answer would otherwise wait for."""
-    try:
-        services.search.warm_up()
-    except (IconoscopeError, ImportError, OSError) as error:
-        # The Search tab repeats it to whoever searches; browsing goes on.
-        log.warning("search by meaning is not available: %s", error)
-    services.worker.warm().join()
+    for services in catalogue:
+        try:
+            services.search.warm_up()
+        except (IconoscopeError, ImportError, OSError) as error:
+            # The Search tab repeats it to whoever searches; browsing goes on.
+            log.warning("search by meaning is not available: %s", error)
+    catalogue.default.worker.warm().join()
 
 
 def free_port(host: str) -> int:

@@ -1,31 +1,23 @@
-"""The components of the whole page, as the wiring sees them."""
+"""The components of the whole page, as the hub sees them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
-
-from app.tabs.feature import FeatureTab
-from app.tabs.map import MapTab
-from app.tabs.search import SearchTab
-from app.tabs.steer import SteerTab
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Tabs, and the hidden fields that the address bar follows."""
+    """What stands around the tabs, and each tab's own components by its name."""
 
     tabs: gr.Tabs
-    items: dict[str, gr.Tab]
-    current: gr.Textbox
-    """Key of the open tab."""
-    shown_query: gr.Textbox
-    """The query whose hits are shown, as opposed to what is being typed."""
-    colour: gr.Textbox
-    """Colouring of the map."""
+    items: Mapping[str, gr.Tab]
+    atlas: gr.Textbox
+    """Key of the open atlas; hidden."""
+    header: gr.HTML
     navigator: gr.HTML
-    map: MapTab
-    search: SearchTab
-    feature: FeatureTab
-    steer: SteerTab
+    parts: Mapping[str, Any]
+    """Tab name to the tab's dataclass of components."""

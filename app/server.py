@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import map_data
+from app.catalogue import Catalogue
 from app.components.addresses import BASE
 from app.services import Services
 from backend.errors import IconoscopeError
@@ -60,52 +61,75 @@ def static_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def routes(services: Services) -> list[BaseRoute]:
+Answer = Callable[[Services, Request], Response]
+
+
+def _points(services: Services, _: Request) -> Response:
+    return _binary(services.atlas.points())
+
+
+def _map_info(services: Services, _: Request) -> Response:
+    return JSONResponse(map_data.info(services), headers=_KEPT)
+
+
+def _column(services: Services, request: Request) -> Response:
+    return _binary(map_data.column(services, request.path_params["field"]))
+
+
+def _feature(services: Services, request: Request) -> Response:
+    return JSONResponse(map_data.hover_card(services, request.path_params["feature"]), headers=_KEPT)
+
+
+def _cluster(services: Services, request: Request) -> Response:
+    return JSONResponse(map_data.cluster_features(services, request.path_params["cluster"]), headers=_KEPT)
+
+
+def _image(services: Services, request: Request) -> Response:
+    return _picture(services.store.image_bytes(request.path_params["image_id"]))
+
+
+def _synthetic(services: Services, request: Request) -> Response:
+    path = request.path_params
+    return _picture(services.store.synthetic(path["feature"], path["arm"])[path["place"]].webp)
+
+
+DATA: dict[str, Answer] = {
+    "points.bin": _points,
+    "map.json": _map_info,
+    "column/{field}.bin": _column,
+    "feature/{feature:int}.json": _feature,
+    "cluster/{cluster:int}.json": _cluster,
+    "image/{image_id:path}": _image,
+    "synthetic/{feature:int}/{arm}/{place:int}": _synthetic,
+}
+"""What an atlas serves below ``iconoscope/<version>/``. The version names the content, so browsers may keep it."""
+
+
+def routes(catalogue: Catalogue) -> list[BaseRoute]:
     """All routes of our own, in front of Gradio's."""
-    store = services.store
 
-    def points(_: Request) -> Response:
-        return Response(services.atlas.points(), media_type="application/octet-stream", headers=_KEPT)
+    def of_atlas(answer: Answer) -> Callable[[Request], Response]:
+        return _found(lambda request: answer(catalogue.by_version(request.path_params["version"]), request))
 
-    def map_info(_: Request) -> Response:
-        return JSONResponse(map_data.info(services), headers=_KEPT)
+    data = [Route(f"/{BASE}{{version:str}}/{path}", of_atlas(answer)) for path, answer in DATA.items()]
+    return [Route(f"/{BASE}static/{{name}}", _static), *data]
 
-    def column(request: Request) -> Response:
-        data = map_data.column(services, request.path_params["field"])
-        return Response(data, media_type="application/octet-stream", headers=_KEPT)
 
-    def feature(request: Request) -> Response:
-        return JSONResponse(map_data.hover_card(services, request.path_params["feature"]))
+def _binary(data: bytes) -> Response:
+    return Response(data, media_type="application/octet-stream", headers=_KEPT)
 
-    def cluster(request: Request) -> Response:
-        return JSONResponse(map_data.cluster_features(services, request.path_params["cluster"]))
 
-    def image(request: Request) -> Response:
-        return Response(store.image_bytes(request.path_params["image_id"]), media_type=_WEBP, headers=_KEPT)
+def _picture(data: bytes) -> Response:
+    return Response(data, media_type=_WEBP, headers=_KEPT)
 
-    def synthetic(request: Request) -> Response:
-        path = request.path_params
-        return Response(store.synthetic(path["feature"], path["arm"])[path["place"]].webp, media_type=_WEBP)
 
-    def static(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name == PLOTLY:
-            return FileResponse(plotly_path(), media_type="text/javascript", headers=_KEPT)
-        if name not in (*SCRIPTS, *STYLES, ICON):
-            raise HTTPException(404)
-        return FileResponse(STATIC_DIR / name, headers=_KEPT)
-
-    table: dict[str, Callable[[Request], Response]] = {
-        "points.bin": points,
-        "map.json": map_info,
-        "column/{field}.bin": column,
-        "feature/{feature:int}.json": feature,
-        "cluster/{cluster:int}.json": cluster,
-        "image/{image_id:path}": image,
-        "synthetic/{feature:int}/{arm}/{place:int}": synthetic,
-        "static/{name}": static,
-    }
-    return [Route(f"/{BASE}{path}", _found(endpoint)) for path, endpoint in table.items()]
+def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name == PLOTLY:
+        return FileResponse(plotly_path(), media_type="text/javascript", headers=_KEPT)
+    if name not in (*SCRIPTS, *STYLES, ICON):
+        raise HTTPException(404)
+    return FileResponse(STATIC_DIR / name, headers=_KEPT)
 
 
 def _found(endpoint: Callable[[Request], Response]) -> Callable[[Request], Response]:

@@ -23,6 +23,8 @@ class Services:
 
     atlas: FeatureAtlas
     worker: SteeringWorker
+    key: str = "atlas"
+    """Names the atlas in addresses; set by the catalogue."""
 
     @property
     def store(self) -> FeatureStore:

@@ -8,12 +8,17 @@ BASE = "iconoscope/"
 """Everything the explorer serves beside Gradio lives below this."""
 
 
+def data(path: str, version: str) -> str:
+    """Data of the atlas of this version; ``path`` is already percent-encoded. The answer never changes."""
+    return f"{BASE}{quote(version, safe='')}/{path}"
+
+
 def image(image_id: str, version: str) -> str:
-    return f"{BASE}image/{quote(image_id, safe='')}?v={quote(version, safe='')}"
+    return data(f"image/{quote(image_id, safe='')}", version)
 
 
 def synthetic(feature: int, arm: str, place: int, version: str) -> str:
-    return f"{BASE}synthetic/{feature}/{quote(arm, safe='')}/{place}?v={quote(version, safe='')}"
+    return data(f"synthetic/{feature}/{quote(arm, safe='')}/{place}", version)
 
 
 def static(name: str, version: str) -> str:

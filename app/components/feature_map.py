@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.components.addresses import BASE, static
+from app.components.addresses import data, static
 
 # Constant, so that Gradio never redraws it: canvas and zoom survive every update of the value. No text of an atlas
 # enters here; map.js writes text with textContent.
@@ -38,7 +38,8 @@ SCRIPT = """
 const map = window.iconoscopeMap.mount(
   element.querySelector('.ico-map'), props.value,
   (id) => trigger('select', {index: id, value: id, selected: true}));
-watch('value', () => map.update(props.value));
+// Every value is a message that names what changes; the rest stays.
+watch('value', () => map.update({...map.value, ...props.value}));
 """
 
 
@@ -69,7 +70,7 @@ def map_value(
 ) -> dict[str, Any]:
     """What the browser needs to know: where the data is, what is chosen and what is lit."""
     return {
-        "base": BASE,
+        "base": data("", version),
         "version": version,
         "selected": selected,
         "hits": hits or [],

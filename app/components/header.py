@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.components.markup import Markup, h
+from app.catalogue import Catalogue
+from app.components import addresses
+from app.components.markup import Child, Markup, h
 from app.components.numbers import count
 from app.services import Services
 
@@ -19,7 +21,24 @@ def mark() -> Markup:
     return h("svg", *cells, attributes={"viewBox": "0 0 34.5 34.5"}, class_="ico-mark", aria_hidden="true")
 
 
-def header(services: Services) -> Markup:
+def _atlases(services: Services, catalogue: Catalogue) -> Child:
+    """Links to the other atlases; each opens its own page, since every state belongs to one atlas."""
+    if len(catalogue) < 2:
+        return None
+    links = [
+        h(
+            "a",
+            one.key,
+            href=addresses.page(tab="map", atlas=one.key),
+            class_="ico-atlas-link",
+            aria_current="page" if one.key == services.key else None,
+        )
+        for one in catalogue
+    ]
+    return h("nav", h("span", "Atlas", class_="ico-why"), *links, class_="ico-atlases", aria_label="Atlases")
+
+
+def header(services: Services, catalogue: Catalogue) -> Markup:
     hook = services.meta.get("hook_point") or {}
     told = (
         f"{count(len(services.store))} features",
@@ -34,6 +53,7 @@ def header(services: Services) -> Markup:
             h("h1", "Iconoscope", class_="ico-title"),
             h("p", " · ".join(told), class_="ico-subtitle"),
         ),
+        _atlases(services, catalogue),
         h("div", h("button", "Dark", class_="ico-button ico-theme", type="button"), class_="ico-header-end"),
         class_="ico-header",
     )

@@ -11,11 +11,10 @@ window.iconoscope.startTheme();
 window.iconoscope.register((action, value) =>
   trigger('select', {index: 0, value: {action, value: String(value)}, selected: true}));
 """
-ACTIONS = ("feature", "steer", "search", "show", "clear", "colour", "tab")
 
 
 def navigator(static_version: str, elem_id: str) -> gr.HTML:
-    """Emits ``select`` with ``{action, value}`` (one of ACTIONS, text) when a ``data-go`` element is clicked."""
+    """Emits ``select`` with ``{action, value}`` (an action of the hub, text) when a ``data-go`` element is clicked."""
     scripts = ("iconoscope.js", "exemplars.js")
     return gr.HTML(
         value="",

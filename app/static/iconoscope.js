@@ -41,21 +41,43 @@
     window.setTimeout(() => { button.textContent = before; }, 1500);
   }
 
-  /* The address bar is the state: written here, read by the server when the page loads. Empty fields are left out. */
+  /* The address bar is the state: written here, read by the server when the page loads. A field without text, or with
+     its default, is left out. Until the server has read the address, nothing is written: it must not be lost. */
   let ready = false;
-  function writeUrl(fields) {
-    if (!ready) return;
-    const query = new URLSearchParams();
-    for (const [name, value] of Object.entries(fields)) {
-      if (value !== null && value !== undefined && value !== "") query.set(name, String(value));
-    }
-    const kept = new URLSearchParams(window.location.search).get("__theme");
-    if (kept) query.set("__theme", kept);
-    const text = query.toString();
-    const address = window.location.pathname + (text ? "?" + text : "");
-    if (address !== window.location.pathname + window.location.search) window.history.replaceState(null, "", address);
+  const early = new Map();
+  function setField(name, value, initial = "") {
+    const text = value === null || value === undefined || value === initial ? "" : value === true ? "1" : value === false ? "0" : String(value);
+    if (!ready) { early.set(name, text); return; }
+    const query = new URLSearchParams(window.location.search);
+    if (text === (query.get(name) ?? "")) return;
+    if (text) query.set(name, text); else query.delete(name);
+    const rest = query.toString();
+    window.history.replaceState(null, "", window.location.pathname + (rest ? "?" + rest : "") + window.location.hash);
+    window.dispatchEvent(new CustomEvent("iconoscope-address", { detail: { name, text } }));
   }
-  function urlReady() { ready = true; }
+  function getField(name) { return new URLSearchParams(window.location.search).get(name) ?? ""; }
+  function urlReady() {
+    ready = true;
+    for (const [name, text] of early) setField(name, text);
+    early.clear();
+  }
+
+  /* Links name a state, not an atlas: one that is opened elsewhere or copied stays in the atlas of this page. */
+  function stayInAtlas(link) {
+    const atlas = getField("atlas");
+    const address = link.getAttribute("href") ?? "";
+    if (!atlas || !address.startsWith("?")) return;
+    const query = new URLSearchParams(address);
+    if (query.has("atlas")) return;
+    query.set("atlas", atlas);
+    link.setAttribute("href", "?" + query.toString());
+  }
+  for (const name of ["pointerdown", "focusin"]) {
+    document.addEventListener(name, (event) => {
+      const link = event.target instanceof Element ? event.target.closest("a[href^='?']") : null;
+      if (link) stayInAtlas(link);
+    });
+  }
 
   function readTheme() {
     try { return window.localStorage.getItem("iconoscope-theme"); } catch { return null; }
@@ -94,5 +116,5 @@
     return response.json();
   }
 
-  window.iconoscope = { register, go, writeUrl, urlReady, startTheme, currentTheme, element, fetchJson };
+  window.iconoscope = { register, go, setField, getField, urlReady, startTheme, currentTheme, element, fetchJson };
 })();

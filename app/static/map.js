@@ -86,7 +86,7 @@
         return option;
       }));
       this.chooser.value = this.info.fields.some((field) => field.key === this.value.colour) ? this.value.colour : this.info.fields[0].key;
-      this.chooser.addEventListener("change", () => { this.colour(); window.iconoscope.go("colour", this.chooser.value); });
+      this.chooser.addEventListener("change", () => { this.colour(); window.iconoscope.setField("colour", this.chooser.value, "cluster"); });
       this.root.querySelector(".ico-map-clear").addEventListener("click", () => window.iconoscope.go("clear", ""));
       this.root.querySelector(".ico-map-home").addEventListener("click", () => this.home());
       this.root.querySelectorAll("[data-zoom]").forEach((button) => button.addEventListener("click", () => this.zoomBy(Number(button.dataset.zoom))));

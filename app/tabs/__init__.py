@@ -1,1 +1,18 @@
-"""One module per tab: ``build`` makes its components, pure module-level functions make its content."""
+"""The tabs of the explorer in their order. A tab is one module; app/hub.py says what it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from app.tabs import about, compare, feature, map, search, steer
+
+TABS: Mapping[str, ModuleType] = {
+    "map": map,
+    "search": search,
+    "feature": feature,
+    "steer": steer,
+    "compare": compare,
+    "about": about,
+}
+"""Name of a tab in addresses to its module."""

@@ -10,8 +10,13 @@ import gradio as gr
 
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, number
+from app.hub import Hub, Updates
 from app.services import Services
+from app.url_fields import Field, UrlState
+from backend.feature_store import FeatureRecord
 
+TITLE = "About"
+FIELDS: tuple[Field, ...] = ()
 PAPER = "https://arxiv.org/abs/2603.22593"
 
 
@@ -22,8 +27,25 @@ class AboutTab:
     page: gr.HTML
 
 
-def build(services: Services) -> AboutTab:
+def build(services: Services, static_version: str) -> AboutTab:
+    del static_version  # this tab has no script of its own
     return AboutTab(page=gr.HTML(str(page(services)), elem_id="ico-about-page", apply_default_css=False))
+
+
+def wire(hub: Hub, tab: AboutTab) -> None:
+    """This tab has no events."""
+    del hub, tab
+
+
+def restore(hub: Hub, services: Services, tab: AboutTab, state: UrlState) -> Updates:
+    del hub, state
+    return {tab.page: str(page(services))}
+
+
+def opened(services: Services, tab: AboutTab, record: FeatureRecord, state: UrlState | None) -> Updates:
+    """The tab is about the whole atlas."""
+    del services, tab, record, state
+    return {}
 
 
 def page(services: Services) -> Markup:

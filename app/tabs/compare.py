@@ -11,10 +11,15 @@ import gradio as gr
 from app.components.charts import truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
+from app.hub import Hub, Updates
 from app.map_data import ARM_COLOURS
 from app.services import Services
+from app.url_fields import Field, UrlState
+from backend.feature_store import FeatureRecord
 from backend.types import ARM_BY_KEY, Arm
 
+TITLE = "Compare"
+FIELDS: tuple[Field, ...] = ()
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
 
 
@@ -25,8 +30,25 @@ class CompareTab:
     page: gr.HTML
 
 
-def build(services: Services) -> CompareTab:
+def build(services: Services, static_version: str) -> CompareTab:
+    del static_version  # this tab has no script of its own
     return CompareTab(page=gr.HTML(str(page(services)), elem_id="ico-compare-page", apply_default_css=False))
+
+
+def wire(hub: Hub, tab: CompareTab) -> None:
+    """This tab has no events."""
+    del hub, tab
+
+
+def restore(hub: Hub, services: Services, tab: CompareTab, state: UrlState) -> Updates:
+    del hub, state
+    return {tab.page: str(page(services))}
+
+
+def opened(services: Services, tab: CompareTab, record: FeatureRecord, state: UrlState | None) -> Updates:
+    """The tab is about the whole atlas."""
+    del services, tab, record, state
+    return {}
 
 
 def page(services: Services) -> Markup:

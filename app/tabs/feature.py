@@ -13,10 +13,14 @@ from app.components.charts import histogram, truth_badge
 from app.components.exemplars import gallery, overlay_bar
 from app.components.markup import Markup, h, join
 from app.components.numbers import count, fact, facts, missing, n_equals, number, percent
+from app.hub import Hub, Updates
 from app.services import Services
+from app.url_fields import Field, UrlState, Whole
 from backend.errors import UnknownFeature
 from backend.feature_store import ExemplarRecord, FeatureRecord
 
+TITLE = "Feature"
+FIELDS: tuple[Field, ...] = ()
 N_EXEMPLARS = 12
 N_NEIGHBOURS = 6
 NEIGHBOUR_TITLES = {
@@ -43,7 +47,8 @@ class FeatureTab:
     page: gr.HTML
 
 
-def build(services: Services) -> FeatureTab:
+def build(services: Services, static_version: str) -> FeatureTab:
+    del static_version  # this tab has no script of its own
     with gr.Row(elem_classes="ico-feature-row", equal_height=True):
         chosen = gr.Number(
             value=None, label="Feature number", precision=0, minimum=0, scale=0, min_width=150, elem_id="ico-feature"
@@ -52,6 +57,31 @@ def build(services: Services) -> FeatureTab:
         following = gr.Button("Next →", scale=0, min_width=110, elem_id="ico-next")
     page = gr.HTML(str(nothing_chosen(services)), elem_id="ico-feature-page", apply_default_css=False)
     return FeatureTab(number=chosen, previous=previous, next=following, page=page)
+
+
+def wire(hub: Hub, tab: FeatureTab) -> None:
+    hub.follow(tab.number, Whole("feature"))
+    hub.on([tab.number.submit], lambda services, value: _opened_number(hub, services, value), [tab.number])
+    for button, step in ((tab.previous, -1), (tab.next, 1)):
+        hub.on([button.click], lambda services, value, step=step: _stepped(hub, services, value, step), [tab.number])
+
+
+def _opened_number(hub: Hub, services: Services, value: float | None) -> Updates:
+    return {} if value is None else hub.opened(services, parse_feature(services, value))
+
+
+def _stepped(hub: Hub, services: Services, value: float | None, step: int) -> Updates:
+    return hub.opened(services, neighbour_id(services, None if value is None else int(value), step))
+
+
+def restore(hub: Hub, services: Services, tab: FeatureTab, state: UrlState) -> Updates:
+    del hub
+    return {} if state.says("feature") else {tab.page: str(nothing_chosen(services))}
+
+
+def opened(services: Services, tab: FeatureTab, record: FeatureRecord, state: UrlState | None) -> Updates:
+    del state
+    return {tab.number: record.feature, tab.page: str(page(services, record.feature))}
 
 
 def parse_feature(services: Services, value: object) -> int:

@@ -13,9 +13,16 @@ from app.components.cards import go_button, hit_card
 from app.components.charts import TRUTH_KINDS
 from app.components.markup import Markup, h
 from app.components.numbers import count
+from app.hub import Hub, Updates
 from app.services import Services
+from app.tabs.map import show_hits
+from app.url_fields import Field, Text, UrlState
+from backend.feature_store import FeatureRecord
 from backend.search import Hit
 
+TITLE = "Search"
+QUERY = Text("q", most=1000)
+FIELDS: tuple[Field, ...] = (QUERY,)
 N_HITS = 24
 N_EXAMPLES = 6
 N_PICTURES = 4
@@ -28,6 +35,8 @@ class SearchTab:
     query: gr.Textbox
     button: gr.Button
     results: gr.HTML
+    shown_query: gr.Textbox
+    """The query whose hits are shown, as opposed to what is being typed; hidden."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +48,8 @@ class SearchResult:
     query: str
 
 
-def build(services: Services) -> SearchTab:
+def build(services: Services, static_version: str) -> SearchTab:
+    del static_version  # this tab has no script of its own
     with gr.Row(elem_classes="ico-search-row", equal_height=True):
         query = gr.Textbox(
             label="Search for what a feature shows",
@@ -51,7 +61,45 @@ def build(services: Services) -> SearchTab:
         )
         button = gr.Button("Search", variant="primary", scale=0, min_width=120, elem_id="ico-search")
     results = gr.HTML(str(welcome(services)), elem_id="ico-results", apply_default_css=False)
-    return SearchTab(query=query, button=button, results=results)
+    # "hidden" keeps it in the page, so that its changes reach the address.
+    shown = gr.Textbox("", visible="hidden", elem_id="ico-shown-query")
+    return SearchTab(query=query, button=button, results=results, shown_query=shown)
+
+
+def wire(hub: Hub, tab: SearchTab) -> None:
+    the_map = hub.page.parts["map"].map
+
+    def searched(services: Services, query: str) -> Updates:
+        return _searched(hub, services, tab, query)
+
+    hub.on(
+        [tab.query.submit, tab.button.click], searched, [tab.query], [tab.query, tab.results, tab.shown_query, the_map]
+    )
+    hub.follow(tab.shown_query, QUERY)
+    hub.action("search", lambda services, value: searched(services, value) | hub.tab("search"))
+    hub.action("show", lambda services, value: searched(services, value) | hub.tab("map"))
+    hub.action("clear", lambda services, _: searched(services, "") | {tab.query: ""})
+
+
+def _searched(hub: Hub, services: Services, tab: SearchTab, query: str) -> Updates:
+    """Hits of a query on this tab, lit on the map. Raises what Search.query raises."""
+    result = run(services, query)
+    return {
+        tab.query: result.query or query,
+        tab.results: str(result.page),
+        tab.shown_query: result.query,
+        hub.page.parts["map"].map: show_hits(result.features, result.query),
+    }
+
+
+def restore(hub: Hub, services: Services, tab: SearchTab, state: UrlState) -> Updates:
+    return _searched(hub, services, tab, state["q"])
+
+
+def opened(services: Services, tab: SearchTab, record: FeatureRecord, state: UrlState | None) -> Updates:
+    """A search stays as it is when a feature opens."""
+    del services, tab, record, state
+    return {}
 
 
 def run(services: Services, query: str) -> SearchResult:

@@ -14,13 +14,22 @@ from app.components.exemplars import figure
 from app.components.markup import Markup, h
 from app.components.numbers import count, number
 from app.components.picker import chosen_image, image_picker, picker_value
+from app.hub import Hub, Updates, visitor
 from app.services import Services
 from app.steering_worker import MAX_PROMPT_CHARACTERS, SteerFrame, SteerRequest
 from app.tabs.feature import parse_feature
+from app.url_fields import Choice, Field, Number, Text, UrlState
 from backend.errors import IconoscopeError, InterventionNotApplied
 from backend.feature_store import FeatureRecord
 from backend.types import Method, Operation, PatchScope
 
+TITLE = "Steer"
+OPERATION = Choice("operation", tuple(one.value for one in Operation), Operation.ADD.value)
+SCOPE = Choice("scope", (PatchScope.ALL.value, PatchScope.ACTIVE.value))
+STRENGTH = Number("strength")
+IMAGE = Text("image", most=120)
+PROMPT = Text("prompt")
+FIELDS: tuple[Field, ...] = (OPERATION, SCOPE, STRENGTH, IMAGE, PROMPT)
 N_PICTURES = 6
 COLUMN_TITLES = {
     "unsteered": ("Unsteered", "the image as it is"),
@@ -97,6 +106,89 @@ def build(services: Services, static_version: str) -> SteerTab:
         answers=answers,
         recorded=recorded,
     )
+
+
+def wire(hub: Hub, tab: SteerTab) -> None:
+    presets = prompts(hub.catalogue.default)
+    hub.on([tab.number.submit], lambda services, value: _numbered(hub, services, value), [tab.number])
+    note_inputs = [tab.number, tab.strength, tab.operation]
+    hub.on([tab.strength.change, tab.operation.change], _on_strength, note_inputs, [tab.strength_note])
+    hub.on([tab.recommended.click], _on_recommended, [tab.number], [tab.strength])
+    hub.on([tab.preset.change], lambda _, name: presets.get(name, ""), [tab.preset], [tab.prompt])
+    hub.on(
+        [tab.start.click],
+        _on_start,
+        [tab.number, tab.strength, tab.operation, tab.scope, tab.image, tab.prompt],
+        [tab.answers],
+        queue=True,
+        # Waiting visitors see the worker's own line; the worker's lock lets one in at a time.
+        concurrency_id="steering",
+        concurrency_limit=8,
+        trigger_mode="multiple",
+    )
+    hub.on([tab.stop.click], _on_stop, [], [])
+    hub.follow(tab.operation, OPERATION)
+    hub.follow(tab.scope, SCOPE)
+    hub.follow(tab.strength, STRENGTH)
+    hub.follow(tab.image, IMAGE, "(value) => value?.selected ?? ''")
+    hub.follow(tab.prompt, PROMPT)
+
+
+def _numbered(hub: Hub, services: Services, value: float | None) -> Updates:
+    return {} if value is None else hub.opened(services, parse_feature(services, value))
+
+
+def _on_strength(services: Services, value: float | None, strength: float | None, operation: str) -> str:
+    known = value is not None and int(value) in services.store
+    record = services.store.feature(int(value or 0)) if known else None
+    return str(strength_note(record, strength, operation))
+
+
+def _on_recommended(services: Services, value: float | None) -> Any:
+    return gr.Slider(**state_for(services.store.feature(parse_feature(services, value)), None))
+
+
+def _on_start(
+    services: Services,
+    value: float | None,
+    strength: float | None,
+    operation: str,
+    scope: str,
+    image: Any,
+    prompt: str,
+    request: gr.Request,
+) -> Iterator[str]:
+    asked = request_of(services, value, strength, operation, scope, image, prompt)
+    for page in answers(services, visitor(request), asked):
+        yield str(page)
+
+
+def _on_stop(services: Services, request: gr.Request) -> None:
+    services.worker.stop(visitor(request))
+
+
+def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Updates:
+    del hub
+    updates: Updates = {tab.operation: state["operation"], tab.scope: state["scope"]}
+    presets = prompts(services)
+    updates[tab.preset] = gr.Dropdown(choices=list(presets), value=next(iter(presets), None))
+    updates[tab.prompt] = state["prompt"] or next(iter(presets.values()), "")
+    return updates
+
+
+def opened(services: Services, tab: SteerTab, record: FeatureRecord, state: UrlState | None) -> Updates:
+    """The tab prepared for a feature, with what the address says or the recommended strength."""
+    slider = state_for(record, state["strength"] if state else None)
+    operation = state["operation"] if state else Operation.ADD.value
+    return {
+        tab.number: record.feature,
+        tab.chosen: str(chosen_card(services, record)),
+        tab.strength: gr.Slider(**slider),
+        tab.strength_note: str(strength_note(record, slider["value"], operation)),
+        tab.image: pictures(services, record, state["image"] if state else ""),
+        tab.recorded: str(recorded(services, record)),
+        tab.answers: str(columns(None, "Press Start: the model answers three times at once.", feature=record.feature)),
+    }
 
 
 def prompts(services: Services) -> dict[str, str]:

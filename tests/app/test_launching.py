@@ -18,7 +18,7 @@ PROGRAM = """
 import sys, time, urllib.request
 from app.launching import start
 from tests.builders_atlas import BagEncoder
-explorer = start(sys.argv[1], "127.0.0.1", None, block=False, warm=False, encoder=BagEncoder())
+explorer = start([sys.argv[1]], "127.0.0.1", None, block=False, warm=False, encoder=BagEncoder())
 read = lambda path: urllib.request.urlopen(explorer.url + path).read()
 assert b"Iconoscope" in read("") and len(read("iconoscope/points.bin")) > 100
 assert "torch" not in sys.modules and "transformers" not in sys.modules, "browsing loaded torch"

@@ -82,7 +82,7 @@ def tiny_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _serve(atlas: Path, warm: bool = True) -> Explorer:
     from app.launching import start
 
-    return start(atlas, "127.0.0.1", None, block=False, warm=warm, encoder=BagEncoder())
+    return start([atlas], "127.0.0.1", None, block=False, warm=warm, encoder=BagEncoder())
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def demo(browser: Browser, shipped_atlas: Path, shipped_subject: Path) -> Iterat
     del browser, shipped_subject
     from app.launching import start
 
-    running = start(shipped_atlas, "127.0.0.1", None, block=False)
+    running = start([shipped_atlas], "127.0.0.1", None, block=False)
     yield running
     running.close()
 
