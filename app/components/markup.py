@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 VOID_TAGS = frozenset({"br", "hr", "img", "input", "line", "rect", "path", "circle", "use"})
 _URL_ATTRIBUTES = frozenset({"href", "src"})
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9:-]*$")
 
 
@@ -28,7 +28,7 @@ Attribute = str | int | float | bool | None
 
 
 def visible(text: str) -> str:
-    """``text`` with control and bidirectional-override characters shown as a replacement sign."""
+    """``text`` with control characters, bidirectional overrides and lone surrogates shown as a replacement sign."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
