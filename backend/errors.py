@@ -8,12 +8,17 @@ IconoscopeError
 ├── SubjectError
 │   ├── SubjectMissing          no such model here, or gated: names the repository and its licence page
 │   ├── SubjectMismatch         the SAE was trained for another tower, layer or width
+│   ├── SubjectBusy             too many requests wait, or too many came at once: says when to try again
+│   ├── SubjectTimeout          an answer took longer than one may take
 │   └── InterventionNotApplied  the edit did not reach the residual stream: text is withheld
 ├── SAEError
 │   ├── SAEShapeMismatch        weights disagree with the config or with the subject
 │   └── ActivationsNotFinite    NaN or infinity in activations
 ├── DataError
-│   ├── ImageUnreadable         corrupt, truncated, too large or not an image
+│   ├── ImageUnreadable         corrupt, truncated or empty
+│   │   ├── ImageTooLarge       more bytes or pixels than are accepted
+│   │   └── ImageFormatUnknown  not a picture, or of a format that is not accepted
+│   ├── ImageMissing            no such picture here, or an upload that is gone
 │   └── DatasetMissing
 ├── ExplanationError
 │   └── UnparsableExplanation   a judge found no usable concept in the text
@@ -61,6 +66,14 @@ class SubjectMismatch(SubjectError):
     """The SAE belongs to another tower, hook point or width."""
 
 
+class SubjectBusy(SubjectError):
+    """More is asked of the model than it can answer now."""
+
+
+class SubjectTimeout(SubjectError):
+    """An answer was ended because it took too long."""
+
+
 class InterventionNotApplied(SubjectError):
     """The edit did not reach the residual stream as planned."""
 
@@ -83,6 +96,18 @@ class DataError(IconoscopeError):
 
 class ImageUnreadable(DataError):
     """The bytes are not a picture we accept."""
+
+
+class ImageTooLarge(ImageUnreadable):
+    """The picture has more bytes or pixels than are accepted."""
+
+
+class ImageFormatUnknown(ImageUnreadable):
+    """The bytes are not a picture, or one of a format that is not accepted."""
+
+
+class ImageMissing(DataError):
+    """There is no such picture here, or no longer."""
 
 
 class DatasetMissing(DataError):

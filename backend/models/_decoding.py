@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from backend.models.base import Sampling
+from backend.models.base import AnswerToken, Sampling
 
 
 def decode_tokens(
@@ -45,6 +45,50 @@ def trimmed(row: list[int], stop_ids: frozenset[int]) -> list[int]:
     return row[: next((at for at, token in enumerate(row) if token in stop_ids), len(row))]
 
 
+def answer_tokens(
+    logits: Float[Tensor, "prompt step vocabulary"], ids: list[int], decode: Callable[[list[int]], str]
+) -> list[list[AnswerToken]]:
+    """Probabilities of the tokens ``ids`` in every row, from the logits that precede each of them.
+
+    ``decode`` turns token ids into text.
+    """
+    texts = token_texts(ids, decode)
+    # Not log_softmax: that would make another tensor as large as the logits.
+    total = logits.float().logsumexp(dim=-1)
+    wanted = torch.tensor(ids, device=logits.device).expand(logits.shape[0], -1)
+    said = logits.gather(2, wanted[..., None]).squeeze(2).float() - total
+    best, best_ids = logits.max(dim=-1)
+    rows = zip(said.tolist(), (best.float() - total).tolist(), best_ids.tolist(), strict=True)
+    return [
+        [
+            AnswerToken(
+                text=text,
+                log_probability=here,
+                likeliest_text=text.strip() if rather == own else decode([rather]).strip(),
+                likeliest_log_probability=top,
+            )
+            for text, own, here, top, rather in zip(texts, ids, row, tops, rathers, strict=True)
+        ]
+        for row, tops, rathers in rows
+    ]
+
+
+def token_texts(ids: list[int], decode: Callable[[list[int]], str]) -> list[str]:
+    """The text that each token adds to those before it, so that the pieces joined are the whole text.
+
+    A token that completes a character begun by the one before adds the whole character.
+    """
+    pieces: list[str] = []
+    whole = ""
+    for at in range(len(ids)):
+        longer = decode(ids[: at + 1])
+        # An unfinished character decodes to a replacement sign that the next token takes back.
+        start = len(whole) if longer.startswith(whole) else len(whole.rstrip("\N{REPLACEMENT CHARACTER}"))
+        pieces.append(longer[start:].rstrip("\N{REPLACEMENT CHARACTER}"))
+        whole = longer
+    return pieces
+
+
 def _greedy(logits: Float[Tensor, "prompt vocabulary"]) -> Int[Tensor, " prompt"]:
     return logits.argmax(dim=-1)
 
@@ -54,7 +98,8 @@ class _Sampler:
 
     def __init__(self, sampling: Sampling, n_rows: int) -> None:
         self._sampling = sampling
-        self._generators = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + row) for row in range(n_rows)]
+        seeds = [sampling.seed * 1_000_003 + (0 if sampling.paired else row) for row in range(n_rows)]
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, logits: Float[Tensor, "prompt vocabulary"]) -> Int[Tensor, " prompt"]:
         top_k = min(self._sampling.top_k, logits.shape[-1])

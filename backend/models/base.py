@@ -39,6 +39,8 @@ class Sampling:
     top_p: float = 0.95
     top_k: int = 64
     seed: int = 0
+    paired: bool = False
+    """All rows draw with the same random numbers, so that rows which agree say the same, and chance alone parts none."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -47,6 +49,19 @@ class Sampling:
             raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerToken:
+    """One token of a given answer, and how likely the model was to say it there."""
+
+    text: str
+    """The texts of all tokens, joined, are the answer."""
+    log_probability: float
+    """Natural logarithm, given the prompt, the image and the tokens before."""
+    likeliest_text: str
+    """What the model would rather have said there, or the same."""
+    likeliest_log_probability: float
 
 
 class SubjectModel(ABC):
@@ -79,6 +94,10 @@ class SubjectModel(ABC):
         """The untouched module whose output is the residual stream at the hook point."""
 
     @abstractmethod
+    def cut_at(self, hook_point: HookPoint) -> SubjectModel:
+        """The same weights, not copied, cut at another hook point. Raises SubjectMismatch if there is none such."""
+
+    @abstractmethod
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
         """The model's own image processing (resize, scale, normalise), float32 on the CPU."""
 
@@ -103,6 +122,16 @@ class SubjectModel(ABC):
         """Answers so far, one text per row, after each token. Ends when all rows have ended or should_stop says so.
 
         Every row has the same prompt and the same number of images (none is allowed: a plain text question).
+        """
+
+    @abstractmethod
+    def answer_probabilities(
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str
+    ) -> list[list[AnswerToken]]:
+        """How likely each token of one given answer is under each row's images; one forward pass for all rows.
+
+        The answer is read with the model's own tokenizer and followed token by token, whatever the model itself would
+        have said (teacher forcing). An answer without tokens gives empty lists.
         """
 
     def generate(

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoProcessor, Gemma3ForConditionalGeneration
 
 from backend.errors import SubjectError, SubjectMismatch
-from backend.models._decoding import decode_tokens, trimmed
+from backend.models._decoding import answer_tokens, decode_tokens, trimmed
 from backend.models._locate import model_fingerprint
-from backend.models.base import ModelCard, Sampling, SubjectModel
+from backend.models.base import AnswerToken, ModelCard, Sampling, SubjectModel
 from backend.types import HookPoint, PatchGrid
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -41,7 +41,17 @@ class _PreparedPrompt:
 
     embeddings: Float[Tensor, "token d_text"]
     image_positions: Int[Tensor, " token"]
+    is_image: Bool[Tensor, " token"]
     masks: dict[str, Tensor | None]
+
+    def filled(
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"]
+    ) -> Float[Tensor, "prompt position d_text"]:
+        """The prompt once per row, with that row's images in their places."""
+        embeddings = self.embeddings.repeat(image_embeddings.shape[0], 1, 1)
+        flat = rearrange(image_embeddings, "prompt image token d_text -> prompt (image token) d_text")
+        embeddings[:, self.image_positions] = flat.to(embeddings.device, embeddings.dtype)
+        return embeddings
 
 
 def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> Gemma3Subject:
@@ -120,6 +130,9 @@ class Gemma3Subject(SubjectModel):
     def hook_module(self) -> nn.Module:
         return self._blocks[self.hook_point.layer]
 
+    def cut_at(self, hook_point: HookPoint) -> Gemma3Subject:
+        return Gemma3Subject(self.model, self.processor, folder=self._folder, card=self.card, hook_point=hook_point)
+
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
         rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         pixels: Tensor = self.processor.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
@@ -176,6 +189,36 @@ class Gemma3Subject(SubjectModel):
         last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None), maxlen=1)
         return last[0] if last else torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
 
+    @torch.no_grad()
+    def answer_probabilities(
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str
+    ) -> list[list[AnswerToken]]:
+        self._check_embeddings(image_embeddings)
+        tokenizer = self.processor.tokenizer
+        ids: list[int] = tokenizer.encode(answer, add_special_tokens=False)
+        if not ids or not image_embeddings.shape[0]:
+            return [[] for _ in range(image_embeddings.shape[0])]
+        prepared = self._prepare(prompt, image_embeddings.shape[1])
+        # The last token's own logits would tell of the token after it, so it is not fed.
+        fed = self.model.get_input_embeddings()(torch.tensor([ids[:-1]], dtype=torch.long, device=self.device))
+        filled = prepared.filled(image_embeddings)
+        embeddings = torch.cat([filled, fed.expand(filled.shape[0], -1, -1).to(filled.dtype)], dim=1)
+        is_image = torch.cat([prepared.is_image, prepared.is_image.new_zeros(fed.shape[1])])
+        output = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=self._masks(embeddings[:1], is_image),
+            use_cache=False,
+            logits_to_keep=len(ids),
+        )
+        return answer_tokens(output.logits, ids, lambda some: tokenizer.decode(some, skip_special_tokens=True))
+
+    def _check_embeddings(self, image_embeddings: Float[Tensor, "prompt image token d_text"]) -> None:
+        if tuple(image_embeddings.shape[2:]) != (self.n_image_tokens, self.d_text):
+            raise ValueError(
+                f"image embeddings have the shape [prompt image {self.n_image_tokens} {self.d_text}], "
+                f"not {tuple(image_embeddings.shape)}"
+            )
+
     def _texts(self, tokens: Int[Tensor, "prompt step"]) -> list[str]:
         rows = [trimmed(row, self._stop_ids) for row in tokens.tolist()]
         decode = self.processor.tokenizer.decode
@@ -189,21 +232,17 @@ class Gemma3Subject(SubjectModel):
         sampling: Sampling | None,
         should_stop: Callable[[], bool] | None,
     ) -> Iterator[Int[Tensor, "prompt step"]]:
-        n_prompts, n_images, n_tokens, width = image_embeddings.shape
-        if (n_tokens, width) != (self.n_image_tokens, self.d_text):
-            raise ValueError(
-                f"image embeddings have the shape [prompt image {self.n_image_tokens} {self.d_text}], "
-                f"not {tuple(image_embeddings.shape)}"
-            )
+        self._check_embeddings(image_embeddings)
+        n_prompts, n_images = image_embeddings.shape[:2]
         if n_prompts == 0 or max_new_tokens < 1:
             return
         prepared = self._prepare(prompt, n_images)
         with torch.no_grad():
-            embeddings = prepared.embeddings.repeat(n_prompts, 1, 1)
-            flat = rearrange(image_embeddings, "prompt image token d_text -> prompt (image token) d_text")
-            embeddings[:, prepared.image_positions] = flat.to(embeddings.device, embeddings.dtype)
             output = self.model(
-                inputs_embeds=embeddings, attention_mask=prepared.masks, use_cache=True, logits_to_keep=1
+                inputs_embeds=prepared.filled(image_embeddings),
+                attention_mask=prepared.masks,
+                use_cache=True,
+                logits_to_keep=1,
             )
         cache = output.past_key_values
 
@@ -250,19 +289,27 @@ class Gemma3Subject(SubjectModel):
             )
         # The image token may lie outside the embedding table; its embedding is overwritten in any case.
         embeddings = self.model.get_input_embeddings()(ids.masked_fill(is_image, self._pad_id))
-        # One row's masks serve every row: same prompt, same length, no padding.
+        prepared = _PreparedPrompt(
+            embeddings=embeddings[0],
+            image_positions=is_image.nonzero().squeeze(1),
+            is_image=is_image,
+            masks=self._masks(embeddings, is_image),
+        )
+        self._prompts[key] = prepared
+        if len(self._prompts) > MAX_PREPARED_PROMPTS:
+            self._prompts.popitem(last=False)
+        return prepared
+
+    def _masks(
+        self, embeddings: Float[Tensor, "1 position d_text"], is_image: Bool[Tensor, " position"]
+    ) -> dict[str, Tensor | None]:
+        """Attention masks by kind of layer. One row's serve every row: same prompt, same length, no padding."""
         masks = self.model.create_masks_for_generate(
             config=self.model.config,
             inputs_embeds=embeddings,
             attention_mask=None,
             past_key_values=None,
             position_ids=None,
-            token_type_ids=is_image[None].long() * IMAGE_TOKEN_TYPE if n_images else None,
+            token_type_ids=is_image[None].long() * IMAGE_TOKEN_TYPE if bool(is_image.any()) else None,
         )
-        prepared = _PreparedPrompt(
-            embeddings=embeddings[0], image_positions=is_image.nonzero().squeeze(1), masks=dict(masks)
-        )
-        self._prompts[key] = prepared
-        if len(self._prompts) > MAX_PREPARED_PROMPTS:
-            self._prompts.popitem(last=False)
-        return prepared
+        return dict(masks)
