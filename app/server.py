@@ -14,14 +14,16 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import map_data
+from app import embedding, map_data
 from app.catalogue import Catalogue
 from app.components.addresses import BASE
+from app.feature_document import feature_document
 from app.services import Services
+from app.url_fields import by_name, parse
 from backend.errors import IconoscopeError
 
 STATIC_DIR = Path(__file__).parent / "static"
@@ -36,6 +38,8 @@ SCRIPTS = (
     "picker.js",
 )
 STYLES = ("tokens.css", "base.css", "map.css", "pages.css")
+EMBED = ("embed.css", "embed.js")
+"""Of the framed page of one feature only; the explorer's own page does not load them."""
 ICON = "icon.svg"
 PLOTLY = "plotly.min.js"
 _KEPT = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -44,8 +48,13 @@ _WEBP = "image/webp"
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'"
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
+_HEADERS = {
+    b"content-security-policy": _POLICY.encode("ascii"),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+}
 
 
 def plotly_path() -> Path:
@@ -56,7 +65,7 @@ def plotly_path() -> Path:
 def static_version() -> str:
     """Changes whenever a script or style changes: twelve hex digits."""
     digest = hashlib.sha256()
-    for name in (*SCRIPTS, *STYLES):
+    for name in (*SCRIPTS, *STYLES, *EMBED):
         digest.update((STATIC_DIR / name).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -80,6 +89,11 @@ def _feature(services: Services, request: Request) -> Response:
     return JSONResponse(map_data.hover_card(services, request.path_params["feature"]), headers=_KEPT)
 
 
+def _document(services: Services, request: Request) -> Response:
+    # Not kept for ever: it names the atlas as this server does.
+    return JSONResponse(feature_document(services, request.path_params["feature"]))
+
+
 def _cluster(services: Services, request: Request) -> Response:
     return JSONResponse(map_data.cluster_features(services, request.path_params["cluster"]), headers=_KEPT)
 
@@ -98,6 +112,7 @@ DATA: dict[str, Answer] = {
     "map.json": _map_info,
     "column/{field}.bin": _column,
     "feature/{feature:int}.json": _feature,
+    "feature/{feature:int}/document.json": _document,
     "cluster/{cluster:int}.json": _cluster,
     "image/{image_id:path}": _image,
     "synthetic/{feature:int}/{arm}/{place:int}": _synthetic,
@@ -112,7 +127,17 @@ def routes(catalogue: Catalogue) -> list[BaseRoute]:
         return _found(lambda request: answer(catalogue.by_version(request.path_params["version"]), request))
 
     data = [Route(f"/{BASE}{{version:str}}/{path}", of_atlas(answer)) for path, answer in DATA.items()]
-    return [Route(f"/{BASE}static/{{name}}", _static), *data]
+    embed = Route(f"/{BASE}embed/{{key}}/{{feature:int}}", _found(lambda request: _embed(catalogue, request)))
+    return [Route(f"/{BASE}static/{{name}}", _static), embed, *data]
+
+
+def _embed(catalogue: Catalogue, request: Request) -> Response:
+    key = request.path_params["key"]
+    if key not in catalogue:
+        raise KeyError(f"no atlas {key} is served here")
+    switches = parse(by_name([embedding.SWITCHES]), request.query_params)
+    page = embedding.document(catalogue.get(key), request.path_params["feature"], switches, static_version())
+    return HTMLResponse(page, headers={"Content-Security-Policy": embedding.POLICY})
 
 
 def _binary(data: bytes) -> Response:
@@ -127,7 +152,7 @@ def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name == PLOTLY:
         return FileResponse(plotly_path(), media_type="text/javascript", headers=_KEPT)
-    if name not in (*SCRIPTS, *STYLES, ICON):
+    if name not in (*SCRIPTS, *STYLES, *EMBED, ICON):
         raise HTTPException(404)
     return FileResponse(STATIC_DIR / name, headers=_KEPT)
 
@@ -153,12 +178,10 @@ class SafeHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"content-security-policy", _POLICY.encode("ascii")),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"same-origin"),
-                ]
+                # A route may say its own policy, which is then the only one: two would both have to allow.
+                given = list(message.get("headers", ()))
+                named = {name.lower() for name, _ in given}
+                message["headers"] = [*given, *(one for one in _HEADERS.items() if one[0] not in named)]
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
