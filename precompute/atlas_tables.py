@@ -15,6 +15,7 @@ from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_TABLES
 from backend.types import ARMS, PatchGrid, Split
 from precompute.datasets import ImageSet
+from precompute.exemplars import alive_features
 from precompute.synthesis import webp_bytes
 
 THUMBNAIL_QUALITY = 62
@@ -23,6 +24,9 @@ _LARGEST_HALF = float(np.finfo(np.float16).max)
 DESCRIBING = {Split.EXPLAIN: ("mean", "max", "decile"), Split.SCORE: ("mean",)}
 """Exemplars that an atlas carries."""
 N_DECILES = 10
+SILENT = "silent"
+"""Pooling of the images on which a feature does not fire at all; they are drawn from the scoring images."""
+_SILENT_SEED = 2603_22593
 
 
 def cast(name: str, table: pa.Table) -> pa.Table:
@@ -62,8 +66,37 @@ def exemplars_table(harvest: Artifact, grid: PatchGrid, counts: Mapping[Split, i
             here = (pc.field("split") == split.value) & (pc.field("pooling") == pooling) & (pc.field("rank") < limit)
             wanted = here if wanted is None else wanted | here
     table = table.filter(wanted).combine_chunks()
-    table = table.sort_by([(name, "ascending") for name in ("feature", "split", "pooling", "rank")])
-    return cast("exemplars", table.append_column("grid", _dense_grids(table, grid)))
+    shown = cast("exemplars", table.append_column("grid", _dense_grids(table, grid)))
+    together = pa.concat_tables([shown, silent_table(harvest, grid, counts[Split.SCORE])])
+    return together.sort_by([(name, "ascending") for name in ("feature", "split", "pooling", "rank")])
+
+
+def silent_table(harvest: Artifact, grid: PatchGrid, n: int) -> pa.Table:
+    """Up to ``n`` scoring images per alive feature on which no patch of it is active, drawn by a fixed seed.
+
+    Who explains a feature should also be right about where it does not fire; these pictures let a visitor check that.
+    """
+    images = [row for row in harvest.table("images").to_pylist() if row["split"] == Split.SCORE.value]
+    pooled = harvest.array(f"pooled_{Split.SCORE.value}")
+    zeros = np.zeros(grid.n_patches, np.float16)
+    rows = []
+    for feature in alive_features(harvest):
+        quiet = [row["image_id"] for row in images if pooled[row["row"], feature] == 0]
+        drawn = np.random.default_rng([_SILENT_SEED, feature]).permutation(len(quiet))[:n]
+        rows += [
+            {
+                "feature": feature,
+                "split": Split.SCORE.value,
+                "pooling": SILENT,
+                "rank": rank,
+                "image_id": quiet[place],
+                "activation_mean": 0.0,
+                "activation_max": 0.0,
+                "grid": zeros,
+            }
+            for rank, place in enumerate(drawn.tolist())
+        ]
+    return from_rows("exemplars", rows)
 
 
 def _dense_grids(table: pa.Table, grid: PatchGrid) -> pa.ListArray:
