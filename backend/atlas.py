@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from backend.artifacts import Artifact
-from backend.atlas_schema import ATLAS_TABLES, check_columns
-from backend.errors import ArtifactDamaged
+from backend.atlas_schema import ATLAS_FORMAT, ATLAS_TABLES, check_columns
+from backend.errors import ArtifactDamaged, ArtifactStale
 from backend.feature_store import ATLAS_KIND, FeatureStore
 from backend.search import Search
 from backend.text_encoders import TextEncoder
@@ -17,6 +17,20 @@ from backend.text_encoders import TextEncoder
 NO_CLUSTER = 255
 """Cluster byte of a feature that belongs to no cluster."""
 _REQUIRED_FILES = ("meta.json", "summary.json", "embeddings.npy", "index.faiss")
+
+
+def require_format(artifact: Artifact) -> None:
+    """Raise ArtifactStale, with the commands that mend it, if an atlas is in another format than this code reads."""
+    meta = artifact.json("meta")
+    found = meta.get("format")
+    if found != ATLAS_FORMAT:
+        told = f"format {found}" if found is not None else f"a format before {ATLAS_FORMAT}"
+        recipe, folder = meta.get("recipe") or "RECIPE", artifact.folder
+        raise ArtifactStale(
+            f"The atlas {folder} is in {told}; this code reads format {ATLAS_FORMAT}. Only its last stage has to run "
+            f"again: iconoscope run {recipe} --out DIR, with the DIR of its run; for a copied atlas, then: "
+            f"iconoscope copy DIR {folder}"
+        )
 
 
 class FeatureAtlas:
@@ -35,12 +49,13 @@ class FeatureAtlas:
         artifact = Artifact.open(path, kind=ATLAS_KIND, verify=verify)
         for name in _REQUIRED_FILES:
             artifact.path(name)
+        require_format(artifact)
         for name in ATLAS_TABLES:
             check_columns(name, artifact.table(name), str(artifact.folder))
         store = FeatureStore(artifact)
-        n_rows = artifact.array("embeddings").shape[0]
-        if n_rows != len(store):
-            raise ArtifactDamaged(f"{artifact.folder}: embeddings.npy has {n_rows} rows for {len(store)} features.")
+        n_rows, n_texts = artifact.array("embeddings").shape[0], len(store.texts)
+        if n_rows != n_texts:
+            raise ArtifactDamaged(f"{artifact.folder}: embeddings.npy has {n_rows} rows for {n_texts} texts.")
         return cls(store, Search(store, encoder))
 
     @property

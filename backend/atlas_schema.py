@@ -9,6 +9,8 @@ import pyarrow as pa
 
 from backend.errors import ArtifactDamaged
 
+ATLAS_FORMAT = 4
+"""Version of the tables and files of an atlas, in its meta.json as ``format``. Atlases before 4 do not name theirs."""
 _STRINGS = pa.list_(pa.string())
 
 ATLAS_TABLES: dict[str, pa.Schema] = {
@@ -50,6 +52,8 @@ ATLAS_TABLES: dict[str, pa.Schema] = {
             ("is_best", pa.bool_()),
         ]
     ),
+    "texts": pa.schema([("text", pa.string()), ("groups", _STRINGS)]),
+    "text_masks": pa.schema([("text", pa.string()), ("image_id", pa.string()), ("mask", pa.binary())]),
     "scores": pa.schema(
         [
             ("feature", pa.int32()),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_TABLES, check_columns
@@ -149,8 +149,13 @@ class FeatureStore:
 
     @property
     def features(self) -> pa.Table:
-        """The features table; row order is that of embeddings.npy and index.faiss."""
+        """The features table."""
         return self.table("features")
+
+    @property
+    def texts(self) -> pa.Table:
+        """The distinct texts of all arms; row order is that of embeddings.npy and index.faiss."""
+        return self.table("texts")
 
     @cached_property
     def feature_ids(self) -> np.ndarray:
@@ -237,6 +242,40 @@ class FeatureStore:
             NeighbourRecord(kind=kind, rank=row["rank"], feature=row["neighbour"], value=row["value"])
             for row in sorted(rows, key=lambda row: row["rank"])
         )
+
+    # by text -------------------------------------------------------------------------------------------------------
+
+    def text_row(self, text: str) -> int | None:
+        """Row of a text in ``texts`` and embeddings.npy; None if no arm wrote it."""
+        return self._text_rows.get(text)
+
+    def text_groups(self, text: str) -> tuple[str, ...] | None:
+        """What sorts of thing a text names, e.g. ``animal``; None where that is not known."""
+        row = self.text_row(text)
+        groups = None if row is None else self.texts["groups"][row].as_py()
+        return None if groups is None else tuple(groups)
+
+    def text_mask(self, text: str, image_id: str) -> Bool[np.ndarray, "row col"] | None:
+        """The patches of a stored image that a text speaks about; None if its mask is not stored."""
+        row = self._mask_rows.get((text, image_id))
+        if row is None:
+            return None
+        packed = np.frombuffer(self.table("text_masks")["mask"][row].as_py(), dtype=np.uint8)
+        bits = np.unpackbits(packed)
+        n = self.grid.n_patches
+        if not n <= bits.size < n + 8:
+            raise ArtifactDamaged(f"{self.artifact.folder}: a text mask has {bits.size} bits for {n} patches.")
+        return bits[:n].reshape(self.grid.rows, self.grid.cols).astype(bool)
+
+    @cached_property
+    def _text_rows(self) -> dict[str, int]:
+        return {text: row for row, text in enumerate(self.texts["text"].to_pylist())}
+
+    @cached_property
+    def _mask_rows(self) -> dict[tuple[str, str], int]:
+        table = self.table("text_masks")
+        keys = zip(table["text"].to_pylist(), table["image_id"].to_pylist(), strict=True)
+        return {key: row for row, key in enumerate(keys)}
 
     # images --------------------------------------------------------------------------------------------------------
 

@@ -118,10 +118,14 @@ class Search:
         """Cosine of every feature whose best explanation is near enough to ``text``."""
         if not len(self.store):
             return {}
-        values, rows = self._index.search(self._encode(text)[None, :], len(self.store))
-        ids = self.store.feature_ids
-        pairs = zip(values[0].tolist(), rows[0].tolist(), strict=True)
-        return {int(ids[row]): float(value) for value, row in pairs if row >= 0 and value >= MEANING_FLOOR}
+        values, rows = self._index.search(self._encode(text)[None, :], len(self.store.texts))
+        near = {int(row): float(value) for value, row in zip(values[0], rows[0], strict=True) if value >= MEANING_FLOOR}
+        found: dict[int, float] = {}
+        for document in self._documents:
+            row = self.store.text_row(document.text) if document.arm is not None else None
+            if row in near:
+                found[document.feature] = max(near[row], found.get(document.feature, -1.0))
+        return found
 
     def _encode(self, text: str) -> Float32[np.ndarray, " d"]:
         with self._lock:
@@ -148,8 +152,8 @@ class Search:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise ArtifactDamaged(f"{path} is not a faiss index ({error}).") from error
-        if index.ntotal != len(self.store):
-            raise ArtifactDamaged(f"{path} holds {index.ntotal} vectors for {len(self.store)} features.")
+        if index.ntotal != len(self.store.texts):
+            raise ArtifactDamaged(f"{path} holds {index.ntotal} vectors for {len(self.store.texts)} texts.")
         return index
 
     # words -------------------------------------------------------------------------------------------------------

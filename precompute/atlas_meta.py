@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from backend.artifacts import Artifact
+from backend.atlas_schema import ATLAS_FORMAT
 from backend.models.base import SubjectModel
 from backend.types import ARMS, Method
 from precompute.metrics import metric_cards, truth
@@ -28,6 +29,7 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
     stream = context.upstream["harvest"].json("stream")
     summary = context.upstream["score"].json("summary")
     return {
+        "format": ATLAS_FORMAT,
         "title": recipe.title or recipe.name,
         "recipe": recipe.name,
         "subject": {

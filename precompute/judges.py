@@ -85,6 +85,10 @@ class TruthOracle(Protocol):
         """Words under which a person would search for the concept: its names, family and hypernyms."""
         ...
 
+    def groups(self, text: str) -> Sequence[str] | None:
+        """What sorts of thing a text names, e.g. ``animal`` and ``background``; None if that cannot be told."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judges:

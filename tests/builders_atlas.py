@@ -64,6 +64,8 @@ class _Plan:
     scores: list[dict[str, Any]] = field(default_factory=list)
     exemplars: list[dict[str, Any]] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[dict[str, Any]] = field(default_factory=list)
+    text_masks: list[dict[str, Any]] = field(default_factory=list)
     synthetic: list[dict[str, Any]] = field(default_factory=list)
     synthetic_activations: list[dict[str, Any]] = field(default_factory=list)
     neighbours: list[dict[str, Any]] = field(default_factory=list)
@@ -91,9 +93,12 @@ def build_atlas(folder: Path, n_features: int = 60, seed: int = 0, encoder: Text
     _add_images(plan)
     for place in range(n_features):
         _add_feature(plan, place, rng)
+    _add_texts(plan)
+    _add_text_masks(plan)
     chosen = encoder or load_text_encoder("all-MiniLM-L6-v2")
-    vectors = chosen.encode([row["best_text"] or "" for row in plan.features])
-    _add_neighbours(plan, vectors, rng)
+    vectors = chosen.encode([row["text"] for row in plan.texts])
+    place_of = {row["text"]: place for place, row in enumerate(plan.texts)}
+    _add_neighbours(plan, vectors[[place_of[row["best_text"]] for row in plan.features]], rng)
     _add_synthetic(plan, rng)
     for name, schema in ATLAS_TABLES.items():
         writer.write_table(name, pa.Table.from_pylist(_halves(getattr(plan, name)), schema=schema))
@@ -196,6 +201,7 @@ def _add_feature(plan: _Plan, place: int, rng: np.random.Generator) -> None:
     for arm in ARMS:
         _add_arm(plan, place, arm, texts[arm.key], maximum, rng)
     _add_exemplars(plan, place, maximum)
+    _add_silent(plan, place)
 
 
 def _add_arm(plan: _Plan, place: int, arm: Arm, text: str | None, maximum: float, rng: np.random.Generator) -> None:
@@ -256,6 +262,60 @@ def _add_exemplars(plan: _Plan, place: int, maximum: float) -> None:
                     "grid": grid.ravel().tolist(),
                 }
             )
+
+
+def _family_of(text: str) -> str | None:
+    """The family that a planted text names, if any."""
+    for concept in CONCEPTS:
+        if text in concept.texts or text in {f"a {term}" for term in concept.terms}:
+            return concept.family
+    return None
+
+
+def _add_texts(plan: _Plan) -> None:
+    texts = sorted({row["text"] for row in plan.explanations if row["text"] is not None})
+    for text in texts:
+        family = _family_of(text)
+        plan.texts.append({"text": text, "groups": None if family is None else [family]})
+
+
+def _add_text_masks(plan: _Plan) -> None:
+    """The square of the concept a text names, on the images of the features it was written for; else nothing."""
+    method_arms = {arm.key for arm in ARMS if not arm.is_control}
+    pairs: dict[tuple[str, str], np.ndarray] = {}
+    for place in range(len(plan.features)):
+        concept, index = planted_concept(place), place % (len(CONCEPTS) + 1)
+        texts = {text for arm, text in _texts(place).items() if text and arm in method_arms}
+        for text in texts & {text for known in CONCEPTS for text in known.texts}:
+            for variant in range(2 * N_EXEMPLARS):
+                mask = np.zeros((ROWS, COLS), bool)
+                if concept and text in concept.texts:
+                    _, (row, col) = draw(concept, variant)
+                    mask[row : row + 4, col : col + 4] = True
+                split = "explain" if variant < N_EXEMPLARS else "score"
+                pairs[text, f"{split}-{index:02d}-{variant:02d}"] = mask
+    plan.text_masks += [
+        {"text": text, "image_id": name, "mask": np.packbits(mask).tobytes()}
+        for (text, name), mask in sorted(pairs.items(), key=lambda item: item[0])
+    ]
+
+
+def _add_silent(plan: _Plan, place: int) -> None:
+    """Scoring images of the next concept: the feature fires on none of them."""
+    other = (place + 1) % (len(CONCEPTS) + 1)
+    for rank in range(N_EXEMPLARS):
+        plan.exemplars.append(
+            {
+                "feature": feature_id(place),
+                "split": "score",
+                "pooling": "silent",
+                "rank": rank,
+                "image_id": f"score-{other:02d}-{N_EXEMPLARS + rank:02d}",
+                "activation_mean": 0.0,
+                "activation_max": 0.0,
+                "grid": [0.0] * (ROWS * COLS),
+            }
+        )
 
 
 def _add_neighbours(plan: _Plan, vectors: np.ndarray, rng: np.random.Generator) -> None:

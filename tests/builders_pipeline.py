@@ -138,6 +138,12 @@ class PlantedJudge:
     def terms(self, concept: str) -> Sequence[str]:
         return (concept, self.family(concept))
 
+    def groups(self, text: str) -> Sequence[str] | None:
+        try:
+            return tuple(dict.fromkeys(self.family(name) for name in named(text)))
+        except UnparsableExplanation:
+            return None
+
 
 def open_image_set(recipe: Recipe, split: Split) -> PlantedImages:
     return PlantedImages(split)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backend.artifact_writer import ArtifactWriter
+from backend.atlas_schema import ATLAS_FORMAT
 from backend.types import ARMS
 
 ROWS = COLS = 16
@@ -126,6 +127,7 @@ def _metric_card(metric: str) -> dict[str, Any]:
 def meta_document(n_features: int, text_encoder: str) -> dict[str, Any]:
     coverage = {"value": 0.9, "n": len(CONCEPTS), "low": 0.7, "high": 0.97}
     return {
+        "format": ATLAS_FORMAT,
         "title": "Planted atlas",
         "subject": {
             "name": "Planted Gemma 3",

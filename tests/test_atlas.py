@@ -14,6 +14,7 @@ from backend.artifacts import Artifact
 from backend.atlas import FeatureAtlas
 from backend.atlas_schema import ATLAS_TABLES
 from backend.errors import ArtifactDamaged, ArtifactMissing, ArtifactStale
+from tests.builders_app import edit_json
 from tests.builders_atlas import BagEncoder, build_atlas
 from tests.source_tree import ROOT
 
@@ -77,10 +78,25 @@ def test_other_artifacts_are_refused(folder: Path, tmp_path: Path) -> None:
         FeatureAtlas.open(tmp_path / "nowhere")
 
 
-def test_embeddings_must_fit_the_features(folder: Path, tmp_path: Path) -> None:
-    fewer = Artifact.open(folder).table("features").slice(0, 59)
-    with pytest.raises(ArtifactDamaged, match="60 rows for 59 features"):
-        FeatureAtlas.open(_copy(folder, tmp_path / "a", features=fewer))
+def test_embeddings_must_fit_the_texts(folder: Path, tmp_path: Path) -> None:
+    texts = Artifact.open(folder).table("texts")
+    with pytest.raises(ArtifactDamaged, match=rf"{len(texts)} rows for {len(texts) - 1} texts"):
+        FeatureAtlas.open(_copy(folder, tmp_path / "a", texts=texts.slice(0, len(texts) - 1)))
+
+
+@pytest.mark.parametrize(("found", "told"), [(None, "a format before 4"), (3, "format 3"), (5, "format 5")])
+def test_an_atlas_in_another_format_is_stale_and_says_what_mends_it(
+    tmp_path: Path, found: int | None, told: str
+) -> None:
+    def change(meta: dict[str, object]) -> None:
+        meta.pop("format")
+        if found is not None:
+            meta["format"] = found
+
+    build_atlas(tmp_path / "a", n_features=3, encoder=BagEncoder())
+    edit_json(tmp_path / "a", "meta.json", change)
+    with pytest.raises(ArtifactStale, match=rf"is in {told}; .*iconoscope run planted --out DIR.*iconoscope copy DIR"):
+        FeatureAtlas.open(tmp_path / "a")
 
 
 def test_the_builder_writes_every_table_and_repeats_itself(folder: Path, tmp_path: Path) -> None:

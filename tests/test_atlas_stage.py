@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_TABLES, check_columns
 from backend.feature_store import FeatureStore
 from backend.models import load_subject
 from backend.search import Search
-from backend.types import HookPoint
+from backend.types import HookPoint, PatchGrid
 from precompute.cluster_labels import (
     ClusterMember,
     LanguageModelLabeler,
@@ -23,9 +28,10 @@ from precompute.cluster_labels import (
 from precompute.exemplars import alive_features
 from precompute.recipe import AtlasSection
 from precompute.semantic_map import clusters, coordinates, nearest
-from precompute.stages.atlas import embed_texts
+from precompute.texts import embed_distinct, images_by_text, rows_of, texts_table, to_patches
+from precompute.world.judges import WorldTruth
 from tests.builders_atlas import BagEncoder
-from tests.builders_pipeline import PlantedJudge, planted_run, planted_subject
+from tests.builders_pipeline import CONCEPTS, PlantedJudge, grid_of, planted_run, planted_subject
 
 
 def section(**changes: float) -> AtlasSection:
@@ -124,10 +130,69 @@ def test_the_language_model_names_clusters_without_an_image() -> None:
     assert set(labels) == {0, 1} and all(labels.values()) and len(set(labels.values())) == 2
 
 
-def test_missing_text_has_a_zero_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("precompute.stages.atlas.load_text_encoder", lambda name: BagEncoder())
-    rows = embed_texts("any", ["red", None, "red"])
-    assert (rows[0] == rows[2]).all() and not rows[1].any() and rows[0].any()
+# ---------------------------------------------------------------------------------------------------------- texts
+
+
+class Batches(BagEncoder):
+    """Remembers what was encoded together."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.calls.append(list(texts))
+        return super().encode(texts)
+
+
+def test_texts_of_the_map_are_encoded_by_themselves() -> None:
+    encoder = Batches()
+    rows = embed_distinct(encoder, ["a", "red car", "red dog"], ["red dog", None, "red dog"])
+    assert encoder.calls == [["red dog"], ["a", "red car"]]
+    np.testing.assert_array_equal(rows, BagEncoder().encode(["a", "red car", "red dog"]))
+
+
+def test_missing_text_has_a_zero_row() -> None:
+    rows = rows_of(np.eye(2, dtype=np.float32), ["blue", "red"], ["red", None, "red"])
+    assert rows.tolist() == [[0, 1], [0, 0], [0, 1]]
+
+
+def test_groups_are_null_where_nobody_can_tell() -> None:
+    texts = ["red", "a red and blue thing", "zigzag"]
+    assert texts_table(texts, PlantedJudge())["groups"].to_pylist() == [["warm"], ["warm", "cold"], None]
+    assert texts_table(texts, None)["groups"].to_pylist() == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("a red car on grass", ("vehicle", "background")),
+        ("two animals", ("animal",)),
+        ("stripes", ("texture",)),
+        ("something with depth", ("depth",)),
+        ("a dark photo of a cat and a dog", ("photometric", "animal")),
+        ("zeppelins", None),
+    ],
+)
+def test_the_world_sorts_what_texts_name(text: str, groups: tuple[str, ...] | None) -> None:
+    assert WorldTruth().groups(text) == groups
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 30), st.integers(0, 30), st.integers(0, 2**32 - 1))
+def test_a_patch_is_set_if_half_of_its_pixels_are(rows: int, cols: int, more: int, wider: int, seed: int) -> None:
+    height, width = rows + more, cols + wider
+    masks = np.random.default_rng(seed).random((2, height, width)) < 0.5
+    pooled = to_patches(masks, PatchGrid(rows=rows, cols=cols))
+    row_of, col_of = np.arange(height) * rows // height, np.arange(width) * cols // width
+    for image, row, col in np.ndindex(pooled.shape):
+        assert pooled[image, row, col] == (masks[image][row_of == row][:, col_of == col].mean() >= 0.5)
+
+
+def test_masks_are_asked_for_on_the_images_of_the_features_of_a_text() -> None:
+    rows = [(1, "steering", "red"), (1, "top_k_masks", "blue"), (2, "top_k_masks", "red"), (3, "steering", None)]
+    rows += [(3, "random_direction", "green"), (4, "steering", "grey")]
+    table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(("feature", "arm", "text"))})
+    images = {1: ["b", "a"], 2: ["b", "c"], 3: ["d"], 4: []}
+    assert images_by_text(table, images) == {"blue": ["a", "b"], "red": ["a", "b", "c"]}
 
 
 # ----------------------------------------------------------------------------------------------- the stage itself
@@ -186,4 +251,34 @@ def test_places_and_clusters_are_complete(atlas: Artifact) -> None:
     sizes = {row["cluster"]: row["n_features"] for row in atlas.table("clusters").to_pylist()}
     assert sizes == dict(enumerate(np.bincount(table["cluster"].to_numpy()).tolist()))
     assert len(set(atlas.table("clusters")["label"].to_pylist())) == len(sizes)
-    assert atlas.array("embeddings").shape[0] == len(table)
+
+
+@pytest.mark.slow
+def test_texts_are_those_of_all_arms_each_once(atlas: Artifact) -> None:
+    texts = atlas.table("texts")["text"].to_pylist()
+    assert texts == sorted({text for text in atlas.table("explanations")["text"].to_pylist() if text is not None})
+    np.testing.assert_array_equal(atlas.array("embeddings"), BagEncoder().encode(texts).astype(np.float16))
+
+
+@pytest.mark.slow
+def test_every_method_text_has_its_masks_on_the_exemplars(atlas: Artifact) -> None:
+    store = FeatureStore(atlas)
+    n_found = 0
+    for feature in store.feature_ids.tolist():
+        images = [one.image_id for one in store.exemplars(feature, split=None)]
+        for record in store.explanations(feature):
+            known = record.text is not None and any(name in record.text.split() for name in CONCEPTS)
+            if record.text is None or (record.arm.is_control and not known):
+                continue
+            for image_id in images:
+                mask = store.text_mask(record.text, image_id)
+                if not known:
+                    assert mask is None
+                elif not record.arm.is_control:
+                    assert mask is not None, (record.text, image_id)
+                    wanted = [CONCEPTS.index(name) for name in CONCEPTS if name in record.text.split()]
+                    np.testing.assert_array_equal(mask, np.isin(grid_of(image_id), wanted))
+                    n_found += 1
+    assert n_found
+    pairs = [(row["text"], row["image_id"]) for row in atlas.table("text_masks").to_pylist()]
+    assert len(set(pairs)) == len(pairs)

@@ -111,6 +111,19 @@ def test_meta_summary_and_clusters(store: FeatureStore) -> None:
     assert sum(cluster.n_features for cluster in store.clusters) == 60
 
 
+def test_masks_and_groups_of_texts(store: FeatureStore) -> None:
+    exemplar, text = store.exemplars(0)[0], store.explanations(0)[1].text
+    assert text
+    mask = store.text_mask(text, exemplar.image_id)
+    assert mask is not None and mask.dtype == bool
+    np.testing.assert_array_equal(mask, exemplar.grid > 0)
+    assert store.text_mask(text, "no such image") is None and store.text_mask("nothing", exemplar.image_id) is None
+    other = store.text_mask("a kitten with a long tail", store.exemplars(feature_id(13))[0].image_id)
+    assert other is not None and other.any()
+    assert store.text_groups(text) == ("animal",)
+    assert store.text_groups("nothing") is None and store.text_groups("never written") is None
+
+
 def _rewritten(folder: Path, target: Path, name: str, table: pa.Table) -> FeatureStore:
     """A store over an artifact with only ``name`` and meta.json, the table replaced."""
     writer = ArtifactWriter(target, "atlas", 1, {}, {})
@@ -151,6 +164,14 @@ def test_a_grid_of_the_wrong_size_is_damage(folder: Path, store: FeatureStore, t
     table = table.set_column(table.column_names.index("grid"), "grid", short)
     with pytest.raises(ArtifactDamaged, match="an exemplar has 9 patches, the grid 256"):
         _rewritten(folder, tmp_path, "exemplars", table).exemplars(0)
+
+
+def test_a_text_mask_of_the_wrong_size_is_damage(folder: Path, store: FeatureStore, tmp_path: Path) -> None:
+    table = store.table("text_masks")
+    short = table.set_column(2, "mask", pa.array([b"abc"] * len(table), pa.binary()))
+    first = table.slice(0, 1).to_pylist()[0]
+    with pytest.raises(ArtifactDamaged, match="a text mask has 24 bits for 256 patches"):
+        _rewritten(folder, tmp_path, "text_masks", short).text_mask(first["text"], first["image_id"])
 
 
 def test_an_unknown_arm_is_damage(folder: Path, store: FeatureStore, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from precompute.sparse_codes import by_feature
 from precompute.stage import Stage, StageContext
 from precompute.subject import device_of, open_subject
 from precompute.synthesis import draw, pooled_activations, synthetic_table
+from precompute.texts import distinct_texts
 
 TRUTH_KEY = "truth"
 TEXTS_PER_SHARD = 128
@@ -67,11 +68,6 @@ class ScoringSession:
         for row in self.rows:
             grouped.setdefault(row["feature"], []).append(row)
         return grouped
-
-
-def distinct_texts(explain: Artifact) -> list[str]:
-    """All different texts of a run, sorted."""
-    return sorted({text for text in explain.table("explanations")["text"].to_pylist() if text is not None})
 
 
 class ScoreStage(Stage):

@@ -148,6 +148,24 @@ class WorldTruth:
         known = CONCEPT_BY_ID[concept]
         return tuple(dict.fromkeys((known.id.replace("_", " "), known.family, *known.hypernyms)))
 
+    def groups(self, text: str) -> tuple[str, ...] | None:
+        """Family of every object named, kind of everything else; of a group, the sort its members share or its name."""
+        try:
+            parsed = parse(text)
+        except UnparsableExplanation:
+            return None
+        named = [_sort(name) for name in parsed.concepts]
+        for group in parsed.groups:
+            sorts = {_sort(name) for name in members_of(group)}
+            named.append(sorts.pop() if len(sorts) == 1 else group)
+        return tuple(dict.fromkeys(named))
+
+
+def _sort(concept: str) -> str:
+    """What sort of thing a concept is: an object by its family, anything else by its kind."""
+    known = CONCEPT_BY_ID[concept]
+    return known.family if known.kind == "object" else known.kind
+
 
 def open_judges(recipe: Recipe) -> Judges:
     """The judges of a world recipe. Called by ``precompute.judges``."""
