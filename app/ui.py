@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.api import register
 from app.catalogue import Catalogue
 from app.components.header import header
 from app.components.navigator import navigator
@@ -20,6 +21,7 @@ def build_ui(catalogue: Catalogue, static_version: str) -> gr.Blocks:
     title = f"Iconoscope · {services.meta.get('title') or services.subject_name}"
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as blocks:
         wire(blocks, catalogue, layout(catalogue, static_version))
+        register(catalogue)
     return blocks
 
 
