@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,10 @@ from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_FORMAT, ATLAS_TABLES, check_columns
 from backend.errors import ArtifactDamaged, ArtifactStale
 from backend.feature_store import ATLAS_KIND, FeatureStore
+from backend.map_points import MapPoints, encode
 from backend.search import Search
 from backend.text_encoders import TextEncoder
 
-NO_CLUSTER = 255
-"""Cluster byte of a feature that belongs to no cluster."""
 _REQUIRED_FILES = ("meta.json", "summary.json", "embeddings.npy", "index.faiss")
 
 
@@ -64,17 +62,14 @@ class FeatureAtlas:
         return self.store.artifact.path("sae/cfg.json").parent
 
     def points(self) -> bytes:
-        """The map in binary, little-endian, column after column.
-
-        uint32 n, then uint32 feature[n], float32 x[n], float32 y[n], uint8 cluster[n] (255: no cluster).
-        Row order is that of the features table.
-        """
+        """The map as one binary file (backend/map_points.py); row order is that of the features table."""
         table = self.store.features
-        cluster = table["cluster"].to_numpy().astype(np.int64)
-        columns = (
-            table["feature"].to_numpy().astype("<u4"),
-            table["x"].to_numpy().astype("<f4"),
-            table["y"].to_numpy().astype("<f4"),
-            np.where((cluster >= 0) & (cluster < NO_CLUSTER), cluster, NO_CLUSTER).astype("u1"),
+        return encode(
+            MapPoints(
+                ids=table["feature"].to_numpy().astype(np.int64),
+                x=table["x"].to_numpy().astype(np.float32),
+                y=table["y"].to_numpy().astype(np.float32),
+                cluster=table["cluster"].fill_null(-1).to_numpy().astype(np.int64),
+                kept=table["quality_kept"].fill_null(False).to_numpy(zero_copy_only=False).astype(bool),
+            )
         )
-        return struct.pack("<I", len(table)) + b"".join(column.tobytes() for column in columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from backend.artifacts import Artifact
 from backend.atlas import FeatureAtlas
 from backend.atlas_schema import ATLAS_TABLES
 from backend.errors import ArtifactDamaged, ArtifactMissing, ArtifactStale
+from backend.map_points import decode
 from tests.builders_app import edit_json
 from tests.builders_atlas import BagEncoder, build_atlas
 from tests.source_tree import ROOT
@@ -32,15 +32,13 @@ def test_open_gives_store_search_and_sae(folder: Path) -> None:
 
 def test_points_hold_the_map(folder: Path) -> None:
     atlas = FeatureAtlas.open(folder)
-    data, table = atlas.points(), atlas.store.features
-    (n,) = struct.unpack_from("<I", data)
-    assert n == 60 and len(data) == 4 + n * (4 + 4 + 4 + 1)
-    feature, x, y = (np.frombuffer(data, kind, n, 4 + 4 * n * part) for part, kind in enumerate(("<u4", "<f4", "<f4")))
-    cluster = np.frombuffer(data, "u1", n, 4 + 12 * n)
-    assert feature.tolist() == table["feature"].to_pylist()
-    np.testing.assert_array_equal(x, table["x"].to_numpy())
-    np.testing.assert_array_equal(y, table["y"].to_numpy())
-    assert cluster.tolist() == table["cluster"].to_pylist()
+    points, table = decode(atlas.points()), atlas.store.features
+    assert points.ids.tolist() == table["feature"].to_pylist()
+    assert points.cluster.tolist() == table["cluster"].to_pylist()
+    assert points.kept.tolist() == table["quality_kept"].to_pylist()
+    for name in ("x", "y"):
+        wanted = table[name].to_numpy()
+        np.testing.assert_allclose(getattr(points, name), wanted, atol=float(np.ptp(wanted)) / 65535)
 
 
 def _copy(folder: Path, target: Path, kind: str = "atlas", leave_out: str = "", **tables: pa.Table) -> Path:
@@ -55,12 +53,12 @@ def _copy(folder: Path, target: Path, kind: str = "atlas", leave_out: str = "", 
     return target
 
 
-def test_points_without_a_cluster_say_255(folder: Path, tmp_path: Path) -> None:
+def test_points_without_a_cluster_say_so(folder: Path, tmp_path: Path) -> None:
     table = Artifact.open(folder).table("features")
     place = table.column_names.index("cluster")
-    changed = table.set_column(place, "cluster", pa.array([-1, None, *[3] * 58], pa.int16()).fill_null(-1))
+    changed = table.set_column(place, "cluster", pa.array([-1, None, *[3] * 58], pa.int16()))
     atlas = FeatureAtlas.open(_copy(folder, tmp_path / "a", features=changed))
-    assert list(atlas.points()[-60:]) == [255, 255, *[3] * 58]
+    assert decode(atlas.points()).cluster.tolist() == [-1, -1, *[3] * 58]
 
 
 @pytest.mark.parametrize(
