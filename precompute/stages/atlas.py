@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from backend.atlas_schema import ATLAS_FORMAT, ATLAS_TABLES
+from backend.atlas_schema import ATLAS_TABLES
 from backend.sae import TopKSAE
 from backend.search import load_text_encoder
 from backend.types import Method, Split
@@ -55,7 +55,7 @@ class AtlasStage(Stage):
     """See the module docstring."""
 
     name = "atlas"
-    version = ATLAS_FORMAT
+    version = 5
     upstream = ("train_sae", "harvest", "explain", "score")
     keep_shards = False
 
