@@ -23,8 +23,9 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from backend.directions import OWN, Direction
 from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectMismatch
-from backend.models.base import Sampling, SubjectModel
+from backend.models.base import AnswerToken, Sampling, SubjectModel
 from backend.sae import FeatureActivations, TopKSAE
 from backend.types import Intervention, Operation, PatchScope
 
@@ -60,32 +61,6 @@ def edit(
             raise ValueError("ABLATE needs the feature's activations")
         edited = residual - rearrange(activation, "row patch -> row patch 1") * along
     return torch.where(rearrange(mask, "row patch -> row patch 1"), edited, residual)
-
-
-def random_direction(seed: int, d_model: int) -> Float[Tensor, " d_model"]:
-    """A Gaussian direction scaled to unit norm, hence norm-matched to every decoder row. Same seed, same direction."""
-    generator = torch.Generator().manual_seed(seed)
-    direction = torch.randn(d_model, generator=generator)
-    return direction / direction.norm()
-
-
-def control_seed(seed: int, feature: int) -> int:
-    """Seed of the random direction that stands in for a feature; differs between features and between seeds."""
-    digest = hashlib.sha256(f"random direction {seed} {feature}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
-
-
-def permuted_feature(feature: int, alive: Sequence[int]) -> int:
-    """The feature whose direction stands in for ``feature``: the alive list rotated by half its length.
-
-    Raises:
-        ValueError: the feature is not in the list, or the list is too short to give another one.
-    """
-    if len(alive) < 2:
-        raise ValueError("a permutation needs at least two alive features")
-    if feature not in alive:
-        raise ValueError(f"feature {feature} is not in the list of alive features")
-    return alive[(alive.index(feature) + len(alive) // 2) % len(alive)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +116,10 @@ class SteeringSession:
         interventions: Sequence[Sequence[Intervention]],
         image: Image.Image | None = None,
         *,
-        random_seed: int | None = None,
+        directions: Direction | Sequence[Direction] = OWN,
     ) -> Float[Tensor, "row token d_text"]:
         """Image embeddings of each steered row. Arguments and errors as for :meth:`answers`."""
-        return self._steered(interventions, image, random_seed)[0]
+        return self._steered(interventions, image, directions)[0]
 
     def answers(
         self,
@@ -154,7 +129,7 @@ class SteeringSession:
         *,
         max_new_tokens: int = 50,
         sampling: Sampling | None = None,
-        random_seed: int | None = None,
+        directions: Direction | Sequence[Direction] = OWN,
     ) -> list[SteeredText]:
         """Steer each row and let the subject answer.
 
@@ -164,8 +139,8 @@ class SteeringSession:
             image: picture to steer on; None is the blank image.
             max_new_tokens: longest answer.
             sampling: greedy if None.
-            random_seed: if given, every direction is replaced by a random one of the same norm (a control); scopes
-                and ablated amounts stay those of the feature.
+            directions: what the features' own directions are replaced by (a control), for all rows or one per row;
+                scopes and ablated amounts stay those of the feature.
 
         Raises:
             InterventionNotApplied: an intervention touched no patch or changed nothing. No text is returned.
@@ -173,8 +148,10 @@ class SteeringSession:
             ActivationsNotFinite: the strength drove the tower out of its number range.
         """
         answers: list[SteeredText] = []
+        along = _per_row(directions, len(interventions))
         for start in range(0, len(interventions), MAX_ROWS):
-            embeddings, n_edited = self._steered(interventions[start : start + MAX_ROWS], image, random_seed)
+            end = start + MAX_ROWS
+            embeddings, n_edited = self._steered(interventions[start:end], image, along[start:end])
             texts = self.subject.generate(embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling)
             answers += [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
         return answers
@@ -187,30 +164,41 @@ class SteeringSession:
         *,
         max_new_tokens: int = 50,
         sampling: Sampling | None = None,
-        random_seed: int | Sequence[int | None] | None = None,
+        directions: Direction | Sequence[Direction] = OWN,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[list[SteeredText]]:
-        """Like :meth:`answers`, yielding all rows' texts so far after each token.
-
-        ``random_seed`` may be one value per row, so that steered and control rows stream side by side.
-        """
-        embeddings, n_edited = self._steered(interventions, image, random_seed)
+        """Like :meth:`answers`, yielding all rows' texts so far after each token: steered and controls side by side."""
+        embeddings, n_edited = self._steered(interventions, image, directions)
         steps = self.subject.stream(
             embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
         )
         for texts in steps:
             yield [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
 
+    def answer_probabilities(
+        self,
+        interventions: Sequence[Sequence[Intervention]],
+        prompt: str,
+        answer: str,
+        image: Image.Image | None = None,
+        *,
+        directions: Direction | Sequence[Direction] = OWN,
+    ) -> list[list[AnswerToken]]:
+        """How likely each token of one given answer is in every steered row: what steering changed, token by token.
+
+        Arguments and errors as for :meth:`answers`. An answer without tokens gives empty lists.
+        """
+        embeddings, _ = self._steered(interventions, image, directions)
+        return self.subject.answer_probabilities(embeddings[:, None], prompt, answer)
+
     def _steered(
         self,
         interventions: Sequence[Sequence[Intervention]],
         image: Image.Image | None,
-        random_seed: int | Sequence[int | None] | None,
+        directions: Direction | Sequence[Direction],
     ) -> tuple[Float[Tensor, "row token d_text"], list[int]]:
         n_rows = len(interventions)
-        seeds = random_seed if isinstance(random_seed, Sequence) else [random_seed] * n_rows
-        if len(seeds) != n_rows:
-            raise ValueError(f"{len(seeds)} random seeds were given for {n_rows} rows")
+        along = _per_row(directions, n_rows)
         base = self.residual(image)
         activations = self._needed_activations(base, interventions)
         residual = base.expand(n_rows, -1, -1)
@@ -226,7 +214,7 @@ class SteeringSession:
                 masks = torch.stack([self._mask(one, activations, base.shape[0]) for one in chosen]).to(base.device)
                 edited = edit(
                     residual[rows],
-                    torch.stack([self._direction(one, seeds[at]) for at, one in zip(rows, chosen, strict=True)]),
+                    torch.stack([along[at].of(one.feature, self.sae) for at, one in zip(rows, chosen, strict=True)]),
                     torch.tensor([one.strength for one in chosen], device=base.device),
                     operation,
                     masks,
@@ -239,12 +227,6 @@ class SteeringSession:
         if not torch.isfinite(embeddings).all():
             raise ActivationsNotFinite("the steered image embeddings are not finite: choose a smaller strength")
         return embeddings, touched.sum(dim=1).tolist()
-
-    def _direction(self, intervention: Intervention, seed: int | None) -> Float[Tensor, " d_model"]:
-        own = self.sae.direction(intervention.feature)
-        if seed is None:
-            return own
-        return random_direction(control_seed(seed, intervention.feature), self.sae.d_model).to(own.device)
 
     def _needed_activations(
         self, base: Float[Tensor, "patch d_model"], interventions: Sequence[Sequence[Intervention]]
@@ -292,6 +274,13 @@ def _require_applied(
             raise InterventionNotApplied(
                 f"{one.operation.value} of feature {one.feature} at strength {one.strength:g} changed nothing"
             )
+
+
+def _per_row(directions: Direction | Sequence[Direction], n_rows: int) -> Sequence[Direction]:
+    along = [directions] * n_rows if isinstance(directions, Direction) else directions
+    if len(along) != n_rows:
+        raise ValueError(f"{len(along)} directions were given for {n_rows} rows")
+    return along
 
 
 def _stacked(

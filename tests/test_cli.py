@@ -17,6 +17,7 @@ import precompute.cli.steer as steer
 import precompute.stage
 from backend.artifact_writer import ArtifactWriter
 from backend.artifacts import Artifact
+from backend.directions import Random
 from backend.types import ARMS, Operation, PatchScope
 from precompute.cli import main
 from precompute.cli.atlas_report import METRICS, score_text
@@ -308,9 +309,9 @@ class FakeSession:
         self.calls: list[tuple[Any, str, Any]] = []
 
     def answers(self, interventions: Any, prompt: str, image: Any = None, **options: Any) -> list[Any]:
-        self.calls.append((interventions, prompt, options.get("random_seed")))
+        self.calls.append((interventions, prompt, options.get("directions")))
         names = ["nothing" if not row else "a cat" for row in interventions]
-        if options.get("random_seed") is not None:
+        if options.get("directions") is not None:
             names = ["a blur"]
         return [SimpleNamespace(text=name, n_patches_edited=256 * (name != "nothing")) for name in names]
 
@@ -327,8 +328,8 @@ def test_steer_prints_the_answer_beside_two_controls(
         "steered": "a cat",
         "random_direction": "a blur",
     }
-    (rows, prompt, seed), (_, _, random_seed) = session.calls
-    assert rows[0] == [] and prompt == "What is in this image?" and seed is None and random_seed is not None
+    (rows, prompt, directions), (_, _, control) = session.calls
+    assert rows[0] == [] and prompt == "What is in this image?" and directions is None and control == Random(0)
     assert rows[1][0].strength == pytest.approx(
         Artifact.open(atlas).table("features")["recommended_strength"][0].as_py()
     )

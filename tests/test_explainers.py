@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.directions import control_seed, permuted_feature, random_direction
 from backend.errors import SubjectMismatch
 from backend.explainers import clean, explainer_for
 from backend.explainers.base import (
@@ -25,7 +26,7 @@ from backend.explainers.base import (
 from backend.explainers.prompts import PAPER_ANSWER_PREFIXES, PAPER_PROMPTS, prompt_key
 from backend.heatmaps import heatmap_image, masked_image
 from backend.hooks import edit_hook_point
-from backend.steering import SteeringSession, control_seed, permuted_feature, random_direction
+from backend.steering import SteeringSession
 from backend.types import (
     ARM_BY_KEY,
     ARMS,

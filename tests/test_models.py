@@ -15,7 +15,7 @@ from PIL import Image
 from backend.errors import SubjectError, SubjectMismatch, SubjectMissing
 from backend.hooks import capture_hook_point
 from backend.models import families, load_subject
-from backend.models._decoding import decode_tokens, trimmed
+from backend.models._decoding import decode_tokens, token_texts, trimmed
 from backend.models.base import Sampling
 from backend.models.gemma3 import Gemma3Subject
 from backend.types import HookPoint
@@ -145,6 +145,79 @@ def test_sampling_is_seeded_per_row(subject):
     assert subject.generate(embeddings, PROMPT, max_new_tokens=8, sampling=cold) == subject.generate(
         embeddings, PROMPT, max_new_tokens=8
     )
+
+
+def test_paired_rows_that_agree_draw_the_same_words(subject):
+    embeddings = embeddings_of(subject, noise_images(1)).repeat(3, 1, 1, 1)
+    hot = Sampling(temperature=5.0, top_p=1.0, top_k=40, seed=3)
+    assert len(set(subject.generate(embeddings, PROMPT, max_new_tokens=8, sampling=hot))) > 1
+    paired = Sampling(temperature=5.0, top_p=1.0, top_k=40, seed=3, paired=True)
+    assert len(set(subject.generate(embeddings, PROMPT, max_new_tokens=8, sampling=paired))) == 1
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 2])
+@pytest.mark.parametrize("sliding_window", [512, 8])
+def test_answer_probabilities_are_those_of_step_by_step_greedy_decoding(tmp_path, n_images, sliding_window):
+    subject = load_tiny_subject(tmp_path, sliding_window=sliding_window)
+    embeddings = embeddings_of(subject, noise_images(4 * n_images), n_images) if n_images else torch.zeros(4, 0, 4, 32)
+    # The greedy answer of row 2 is put to every row; a row's own steps give the expected numbers.
+    said = subject.generate_ids(embeddings[2:3], PROMPT, max_new_tokens=7)[0].tolist()
+    answer = subject.processor.tokenizer.decode(said)
+    ids = subject.processor.tokenizer.encode(answer, add_special_tokens=False)
+    rows = subject.answer_probabilities(embeddings, PROMPT, answer)
+    for row, tokens in enumerate(rows):
+        expected = step_by_step(subject, embeddings[row : row + 1], ids)
+        assert [one.log_probability for one in tokens] == pytest.approx([own for own, _ in expected], abs=1e-4)
+        assert [one.likeliest_log_probability for one in tokens] == pytest.approx(
+            [top for _, top in expected], abs=1e-4
+        )
+        assert "".join(one.text for one in tokens) == answer
+    assert ids == said
+    assert all(one.log_probability == one.likeliest_log_probability for one in rows[2])
+    assert all(one.text.strip() == one.likeliest_text for one in rows[2])
+    if n_images:
+        assert rows[0] != rows[2], "the rows must differ for this test to mean anything"
+
+
+def step_by_step(subject: Gemma3Subject, embeddings: torch.Tensor, ids: list[int]) -> list[tuple[float, float]]:
+    """Log probability of each token and of the likeliest one, from a prompt that grows token by token."""
+    found: list[tuple[float, float]] = []
+    prepared = subject._prepare(PROMPT, embeddings.shape[1])
+    model: Any = subject.model
+    hidden = prepared.filled(embeddings)
+    for token in ids:
+        is_image = torch.cat([prepared.is_image, prepared.is_image.new_zeros(hidden.shape[1] - len(prepared.is_image))])
+        with torch.no_grad():
+            logits = model(inputs_embeds=hidden, attention_mask=subject._masks(hidden, is_image)).logits[0, -1]
+            hidden = torch.cat([hidden, model.get_input_embeddings()(torch.tensor([[token]]))], dim=1)
+        log_probabilities = logits.log_softmax(dim=-1)
+        found.append((float(log_probabilities[token]), float(log_probabilities.max())))
+    return found
+
+
+def test_an_answer_without_tokens_has_no_probabilities(subject):
+    embeddings = embeddings_of(subject, noise_images(2))
+    assert subject.answer_probabilities(embeddings, PROMPT, "  ") == [[], []]
+    assert subject.answer_probabilities(embeddings[:0], PROMPT, "crab") == []
+    with pytest.raises(ValueError, match="image embeddings have the shape"):
+        subject.answer_probabilities(torch.zeros(1, 1, 5, 32), PROMPT, "crab")
+
+
+def test_token_texts_join_to_the_text_even_within_a_character():
+    data = "crab 蟹!".encode()
+    texts = token_texts(list(data), lambda some: bytes(some).decode("utf-8", errors="replace"))
+    assert "".join(texts) == "crab 蟹!"
+    assert texts[5:8] == ["", "", "蟹"]
+
+
+def test_the_same_weights_are_cut_elsewhere_without_a_copy(folder, subject):
+    other = subject.cut_at(HookPoint(layer=2))
+    assert other.hook_point.layer == 2 and subject.hook_point.layer == 1
+    assert other.model is subject.model
+    pixels = subject.preprocess(noise_images(2))
+    assert torch.equal(other.to_hook(pixels), load_subject(folder, HookPoint(layer=2)).to_hook(pixels))
+    with pytest.raises(SubjectMismatch, match="LAYER 0 to 2"):
+        subject.cut_at(HookPoint(layer=3))
 
 
 def test_a_question_without_images_is_answered(subject):

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.directions import OWN, Permuted, Random, control_seed, permuted_feature, random_direction
 from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectMismatch, UnknownFeature
 from backend.hooks import edit_hook_point
 from backend.sae import SAEConfig, TopKSAE
-from backend.steering import SteeringSession, control_seed, edit, permuted_feature, random_direction
+from backend.steering import SteeringSession, edit
 from backend.types import Intervention, Operation, PatchScope
 from tests.builders_subject import load_tiny_subject, noise_images, random_sae, reference_ids
 
@@ -147,11 +148,11 @@ def every_kind(session, image) -> list[list[Intervention]]:
     return [*rows, [first, second], [second, first], []]
 
 
-def by_hand(session, base: torch.Tensor, row: list[Intervention]) -> torch.Tensor:
+def by_hand(session, base: torch.Tensor, row: list[Intervention], along=OWN) -> torch.Tensor:
     """The edited residual [1 patch d_model], patch by patch, straight from the definitions."""
     edited = base.clone()
     for one in row:
-        direction = session.sae.direction(one.feature)
+        direction = along.of(one.feature, session.sae)
         activation = session.sae.encode(base).of(one.feature)
         for patch in range(base.shape[1]):
             inside = {
@@ -266,18 +267,92 @@ def test_a_random_control_keeps_scope_and_strength_but_not_direction(session):
     blank = session.residual()
     direction = random_direction(control_seed(5, 3), 32)
     expected = session.subject.from_hook((blank + 9.0 * direction)[None])
-    torch.testing.assert_close(session.embeddings(rows, random_seed=5), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(session.embeddings(rows, directions=Random(5)), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(session.embeddings(rows), expected, atol=1e-2)
+
+
+def test_a_permuted_control_uses_the_direction_of_its_partner(session):
+    alive = (1, 3, 7, 9)
+    rows = [[Intervention(feature=3, strength=9.0)]]
+    partner = [[Intervention(feature=permuted_feature(3, alive), strength=9.0)]]
+    assert permuted_feature(3, alive) == 9
+    torch.testing.assert_close(session.embeddings(rows, directions=Permuted(alive)), session.embeddings(partner))
+    with pytest.raises(ValueError, match="not in the list"):
+        session.embeddings([[Intervention(feature=4, strength=9.0)]], directions=Permuted(alive))
+
+
+@pytest.mark.parametrize("along", [Random(0), Permuted((1, 2)), OWN])
+def test_an_unknown_feature_is_refused_along_every_direction(session, along):
+    wanted = (UnknownFeature, ValueError)
+    with pytest.raises(wanted):
+        session.embeddings([[Intervention(feature=64, strength=5.0)]], directions=along)
+
+
+def test_controls_and_doses_in_one_batch_equal_hooks_one_at_a_time(session):
+    image = noise_images(1, seed=9)[0]
+    feature = active_feature(session, image)
+    alive = tuple(sorted({2, feature, 20, 40, 63}))
+    doses = [[Intervention(feature=feature, strength=2.0 * at)] for at in range(1, 11)]
+    weighted = [
+        Intervention(feature=feature, strength=6.0),
+        Intervention(feature=20, strength=-3.0, operation=Operation.SET, scope=PatchScope.GIVEN, patches=(0, 9)),
+        Intervention(feature=feature, strength=0.0, operation=Operation.ABLATE, scope=PatchScope.ACTIVE),
+    ]
+    rows = [[], weighted, weighted, weighted, *doses, *doses]
+    along = [OWN, OWN, Random(4), Permuted(alive), *[OWN] * 10, *[Random(4)] * 10]
+    batched = session.embeddings(rows, image, directions=along)
+    ids = session.subject.generate_ids(batched[:, None], PROMPT, max_new_tokens=4).tolist()
+    steps = list(session.stream(rows, PROMPT, image, max_new_tokens=4, directions=along))
+    subject = session.subject
+    for at, (row, direction) in enumerate(zip(rows, along, strict=True)):
+
+        def plain(base, row=row, direction=direction):
+            return by_hand(session, base, row, direction)
+
+        with torch.no_grad(), edit_hook_point(subject.hook_module, plain):
+            reference = subject.model.get_image_features(subject.preprocess([image])).pooler_output[0]
+        torch.testing.assert_close(batched[at], reference, atol=1e-4, rtol=1e-4)
+        with edit_hook_point(subject.hook_module, plain):
+            expected = reference_ids(subject, [image], PROMPT, max_new_tokens=4)
+        assert ids[at][: len(expected)] == expected
+        assert steps[-1][at].text == subject._texts(torch.tensor([expected]))[0]
+
+
+def test_probabilities_of_an_answer_are_those_of_each_row_alone(session):
+    steered = [Intervention(feature=3, strength=25.0)]
+    rows, along = [[], steered, steered, steered], [OWN, OWN, Random(5), Permuted((1, 3, 7, 9))]
+    answer = session.answers([steered], PROMPT, max_new_tokens=6)[0].text
+    together = session.answer_probabilities(rows, PROMPT, answer, directions=along)
+    assert len(together[0]) == 6
+    for at in range(4):
+        embeddings = session.embeddings([rows[at]], directions=[along[at]])[:, None]
+        alone = session.subject.answer_probabilities(embeddings, PROMPT, answer)[0]
+        assert [one.text for one in together[at]] == [one.text for one in alone]
+        ours = [one.log_probability for one in together[at]]
+        assert ours == pytest.approx([one.log_probability for one in alone], abs=1e-4)
+    # The steered row is the one that said it: each of its tokens was the likeliest there.
+    assert all(one.log_probability == one.likeliest_log_probability for one in together[1])
+    sums = [sum(one.log_probability for one in row) for row in together]
+    assert len({round(total, 3) for total in sums}) == 4, "the rows must differ for this test to mean anything"
+
+
+def test_one_direction_for_each_row_or_one_for_all(session):
+    rows = [[Intervention(feature=3, strength=9.0)]] * 2
+    torch.testing.assert_close(
+        session.embeddings(rows, directions=Random(5)), session.embeddings(rows, directions=[Random(5), Random(5)])
+    )
+    with pytest.raises(ValueError, match="1 directions were given for 2 rows"):
+        session.embeddings(rows, directions=[OWN])
 
 
 def test_streams_end_like_answers_with_controls_beside(session):
     steered = [Intervention(feature=3, strength=9.0)]
     rows = [[], steered, steered]
-    steps = list(session.stream(rows, PROMPT, max_new_tokens=5, random_seed=[None, None, 5]))
+    steps = list(session.stream(rows, PROMPT, max_new_tokens=5, directions=[OWN, OWN, Random(5)]))
     assert [answer.n_patches_edited for answer in steps[0]] == [0, 16, 16]
     expected = [
         *session.answers(rows[:2], PROMPT, max_new_tokens=5),
-        *session.answers(rows[2:], PROMPT, max_new_tokens=5, random_seed=5),
+        *session.answers(rows[2:], PROMPT, max_new_tokens=5, directions=Random(5)),
     ]
     assert steps[-1] == expected
     assert len(list(session.stream(rows, PROMPT, max_new_tokens=9, should_stop=lambda: True))) == 1

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from backend.directions import permuted_feature
 from backend.explainers._blank import explain_on_blank
 from backend.explainers.base import Explainer, ExplainerContext, ExplanationRequest, Result
-from backend.steering import permuted_feature
 
 
 class PermutedDirection(Explainer):

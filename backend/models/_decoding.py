@@ -83,7 +83,7 @@ def token_texts(ids: list[int], decode: Callable[[list[int]], str]) -> list[str]
     for at in range(len(ids)):
         longer = decode(ids[: at + 1])
         # An unfinished character decodes to a replacement sign that the next token takes back.
-        start = len(whole) if longer.startswith(whole) else len(whole.rstrip("\N{REPLACEMENT CHARACTER}"))
+        start = next((at for at, (a, b) in enumerate(zip(whole, longer, strict=False)) if a != b), len(whole))
         pieces.append(longer[start:].rstrip("\N{REPLACEMENT CHARACTER}"))
         whole = longer
     return pieces

@@ -40,7 +40,7 @@ class Sampling:
     top_k: int = 64
     seed: int = 0
     paired: bool = False
-    """All rows draw with the same random numbers, so that rows which agree say the same, and chance alone parts none."""
+    """All rows draw with the same random numbers, so that rows which agree say the same: chance parts none of them."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -80,6 +80,7 @@ class Steer:
         return 2 * record.maximum if record.recommended_strength is None else record.recommended_strength
 
     def _answers(self, atlas: FeatureAtlas, intervention: Intervention) -> dict[str, Any]:
+        from backend.directions import Random
         from backend.images import open_image
 
         session = open_session(atlas)
@@ -91,7 +92,7 @@ class Steer:
             prompt,
             image,
             max_new_tokens=self.max_new_tokens,
-            random_seed=self.seed,
+            directions=Random(self.seed),
         )[0]
         named = {"no_steering": plain, "steered": steered, "random_direction": random}
         return {
