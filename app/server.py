@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import embedding, map_data
+from app import embedding, map_data, pictures, uploads
 from app.catalogue import Catalogue
 from app.components.addresses import BASE
 from app.feature_document import feature_document
@@ -36,8 +36,11 @@ SCRIPTS = (
     "map_card.js",
     "map.js",
     "picker.js",
+    "image_chooser.js",
+    "patch_drawing.js",
+    "patch_picker.js",
 )
-STYLES = ("tokens.css", "base.css", "map.css", "pages.css")
+STYLES = ("tokens.css", "base.css", "map.css", "pages.css", "pictures.css")
 EMBED = ("embed.css", "embed.js")
 """Of the framed page of one feature only; the explorer's own page does not load them."""
 ICON = "icon.svg"
@@ -115,6 +118,8 @@ DATA: dict[str, Answer] = {
     "feature/{feature:int}/document.json": _document,
     "cluster/{cluster:int}.json": _cluster,
     "image/{image_id:path}": _image,
+    "images/{page:int}.json": pictures.serve_page,
+    "made/{image_id}": pictures.serve_made,
     "synthetic/{feature:int}/{arm}/{place:int}": _synthetic,
 }
 """What an atlas serves below ``iconoscope/<version>/``. The version names the content, so browsers may keep it."""
@@ -128,7 +133,7 @@ def routes(catalogue: Catalogue) -> list[BaseRoute]:
 
     data = [Route(f"/{BASE}{{version:str}}/{path}", of_atlas(answer)) for path, answer in DATA.items()]
     embed = Route(f"/{BASE}embed/{{key}}/{{feature:int}}", _found(lambda request: _embed(catalogue, request)))
-    return [Route(f"/{BASE}static/{{name}}", _static), embed, *data]
+    return [Route(f"/{BASE}static/{{name}}", _static), embed, *uploads.routes(), *data]
 
 
 def _embed(catalogue: Catalogue, request: Request) -> Response:

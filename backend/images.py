@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from backend.errors import ImageUnreadable
+from backend.errors import ImageFormatUnknown, ImageTooLarge, ImageUnreadable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_BYTES = 32 * 1024 * 1024
@@ -38,7 +38,9 @@ def open_image(
         max_pixels: largest width x height accepted, checked before decoding (decompression bombs).
 
     Raises:
-        ImageUnreadable: missing, too large, not a picture, of another format, truncated or damaged.
+        ImageTooLarge: more bytes or pixels than are accepted.
+        ImageFormatUnknown: not a picture, or of another format.
+        ImageUnreadable: missing, empty, truncated or damaged (and the parent of both others).
     """
     label = name or (str(source) if isinstance(source, Path) else "the image")
     data = _read(source, label, max_bytes)
@@ -51,9 +53,9 @@ def open_image(
                 picture.load()
                 return _to_rgb(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError as error:
-        raise ImageUnreadable(f"{label} has too many pixels: at most {max_pixels} are accepted") from error
+        raise ImageTooLarge(f"{label} has too many pixels: at most {max_pixels} are accepted") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageUnreadable(f"{label} is not a picture of an accepted format ({', '.join(FORMATS)})") from error
+        raise ImageFormatUnknown(f"{label} is not a picture of an accepted format ({', '.join(FORMATS)})") from error
     except DAMAGE as error:
         raise ImageUnreadable(f"{label} is damaged or cut short: {error}") from error
 
@@ -70,14 +72,14 @@ def _read(source: bytes | Path, label: str, max_bytes: int) -> bytes:
     if not data:
         raise ImageUnreadable(f"{label} is empty")
     if len(data) > max_bytes:
-        raise ImageUnreadable(f"{label} is larger than {max_bytes / 2**20:.0f} MiB")
+        raise ImageTooLarge(f"{label} is larger than {max_bytes / 2**20:.0f} MiB")
     return data
 
 
 def _check_size(size: tuple[int, int], label: str, max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise ImageUnreadable(f"{label} has {width} x {height} pixels: at most {max_pixels} in all are accepted")
+        raise ImageTooLarge(f"{label} has {width} x {height} pixels: at most {max_pixels} in all are accepted")
     if min(width, height) < MIN_SIDE_PX:
         raise ImageUnreadable(f"{label} has {width} x {height} pixels: too small to show anything")
 
