@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, ParamSpec, TypedDict, TypeVar
@@ -205,7 +206,7 @@ def clean(text: object) -> str:
 
 def whole(name: str, value: object, low: int, high: int) -> int:
     """A whole number within limits. Raises QueryError with the limits."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value % 1:
         raise QueryError(f"{name} must be a whole number, not {str(value)[:40]!r}.")
     if not low <= value <= high:
         raise QueryError(f"{name} is {value:g}; it must be from {low} to {high}.")
