@@ -8,29 +8,37 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app import server
+from app.catalogue import Catalogue
 from app.services import Services
 
 
 @pytest.fixture(scope="module")
 def client(services: Services) -> TestClient:
-    return TestClient(Starlette(routes=server.routes(services), middleware=server.middleware()))
+    return TestClient(Starlette(routes=server.routes(Catalogue([services])), middleware=server.middleware()))
 
 
-def test_points_are_one_small_binary_file(client: TestClient, services: Services) -> None:
-    body = client.get("/iconoscope/points.bin").content
-    n = int(np.frombuffer(body[:4], "<u4")[0])
-    assert n == len(services.store)
-    assert len(body) == 4 + 13 * n
-    assert np.array_equal(np.frombuffer(body[4 : 4 + 4 * n], "<u4"), services.store.feature_ids)
+@pytest.fixture(scope="module")
+def base(services: Services) -> str:
+    return f"/iconoscope/{services.version}"
 
 
-def test_pictures_are_served_by_id(client: TestClient, services: Services) -> None:
+def test_points_are_one_binary_file_that_browsers_keep(client: TestClient, base: str, services: Services) -> None:
+    answer = client.get(f"{base}/points.bin")
+    assert answer.content == services.atlas.points()
+    assert "immutable" in answer.headers["cache-control"]
+
+
+def test_data_of_a_version_that_is_not_served_is_404(client: TestClient) -> None:
+    assert client.get("/iconoscope/000000000000/points.bin").status_code == 404
+
+
+def test_pictures_are_served_by_id(client: TestClient, base: str, services: Services) -> None:
     name = services.store.image_ids[0]
-    answer = client.get(f"/iconoscope/image/{name}")
+    answer = client.get(f"{base}/image/{name}")
     assert answer.headers["content-type"] == "image/webp"
     assert answer.content == services.store.image_bytes(name)
     made = services.store.synthetic(2, "steering")
-    assert client.get("/iconoscope/synthetic/2/steering/0").content == made[0].webp
+    assert client.get(f"{base}/synthetic/2/steering/0").content == made[0].webp
 
 
 @pytest.mark.parametrize(
@@ -38,9 +46,6 @@ def test_pictures_are_served_by_id(client: TestClient, services: Services) -> No
     [
         "image/nothing",
         "image/..%2F..%2Fmanifest.json",
-        "static/..%2F__init__.py",
-        "static/server.py",
-        "static/",
         "feature/10.json",
         "cluster/99.json",
         "column/nothing.bin",
@@ -49,8 +54,13 @@ def test_pictures_are_served_by_id(client: TestClient, services: Services) -> No
         "synthetic/10/steering/0",
     ],
 )
-def test_what_is_not_there_is_404(client: TestClient, path: str) -> None:
-    assert client.get(f"/iconoscope/{path}").status_code == 404
+def test_what_is_not_there_is_404(client: TestClient, base: str, path: str) -> None:
+    assert client.get(f"{base}/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["..%2F__init__.py", "server.py", ""])
+def test_only_static_files_are_served(client: TestClient, name: str) -> None:
+    assert client.get(f"/iconoscope/static/{name}").status_code == 404
 
 
 @pytest.mark.parametrize("name", [*server.SCRIPTS, *server.STYLES, server.PLOTLY])
@@ -76,7 +86,7 @@ def test_no_address_of_another_site_is_in_scripts_or_styles() -> None:
         assert "https://" not in text
 
 
-def test_the_policy_keeps_the_page_on_this_server(client: TestClient) -> None:
-    headers = client.get("/iconoscope/map.json").headers
+def test_the_policy_keeps_the_page_on_this_server(client: TestClient, base: str) -> None:
+    headers = client.get(f"{base}/map.json").headers
     assert "default-src 'self'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
