@@ -94,7 +94,8 @@ def start(
 def page_head(version: str) -> str:
     """Styles as links and not through Gradio's ``css``: that would rewrite the selectors, in media queries wrongly."""
     styles = (f'<link rel="stylesheet" href="{static(name, version)}">' for name in server.STYLES)
-    return "".join([*styles, f'<script src="{static("iconoscope.js", version)}"></script>'])
+    scripts = (f'<script src="{static(name, version)}"></script>' for name in ("iconoscope.js", "busy.js"))
+    return "".join([*styles, *scripts])
 
 
 def warm_up(catalogue: Catalogue) -> None:

@@ -29,6 +29,7 @@ from backend.errors import IconoscopeError
 STATIC_DIR = Path(__file__).parent / "static"
 SCRIPTS = (
     "iconoscope.js",
+    "busy.js",
     "exemplars.js",
     "map_layout.js",
     "map_labels.js",

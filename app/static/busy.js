@@ -1,0 +1,43 @@
+/* A thin line at the top of the page while an answer takes longer than a moment. Quick answers show nothing: a flicker
+   would only make them look slow. Live steering has its own words and is not counted here. */
+(() => {
+  "use strict";
+  if (window.iconoscopeBusy) return;
+  const MOMENT_MS = 300;
+  const COUNTED = /\/gradio_api\/run\/|\/iconoscope\/(?!static\/)/;
+
+  let pending = 0;
+  let timer = 0;
+  let bar = null;
+
+  function show() {
+    if (!bar) {
+      bar = document.createElement("div");
+      bar.className = "ico-busy";
+      bar.setAttribute("role", "progressbar");
+      bar.setAttribute("aria-label", "Working");
+      document.body.append(bar);
+    }
+    bar.hidden = false;
+  }
+  function begin() {
+    pending += 1;
+    if (pending === 1) timer = window.setTimeout(show, MOMENT_MS);
+  }
+  function end() {
+    pending -= 1;
+    if (pending) return;
+    window.clearTimeout(timer);
+    if (bar) bar.hidden = true;
+  }
+
+  const fetched = window.fetch.bind(window);
+  window.fetch = (...request) => {
+    const address = request[0] instanceof Request ? request[0].url : String(request[0]);
+    if (!COUNTED.test(address)) return fetched(...request);
+    begin();
+    return fetched(...request).finally(end);
+  };
+
+  window.iconoscopeBusy = { get pending() { return pending; } };
+})();
