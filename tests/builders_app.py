@@ -36,7 +36,7 @@ def edit_json(folder: Path, name: str, change: Callable[[dict[str, Any]], None])
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
     path.write_text(json.dumps(content), encoding="utf-8")
-    _mend(folder, name)
+    mend(folder, name)
 
 
 def edit_table(folder: Path, name: str, change: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -46,10 +46,11 @@ def edit_table(folder: Path, name: str, change: Callable[[list[dict[str, Any]]],
     rows = table.to_pylist()
     change(rows)
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-    _mend(folder, f"{name}.parquet")
+    mend(folder, f"{name}.parquet")
 
 
-def _mend(folder: Path, name: str) -> None:
+def mend(folder: Path, name: str) -> None:
+    """Let the manifest fit a file that was changed."""
     manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     entry = manifest["files"][name]
     entry["sha256"] = file_fingerprint(folder / name)

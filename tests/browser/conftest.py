@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.explorer_page import ExplorerPage
-from tests.builders_app import build_steerable_atlas, edit_table
+from tests.builders_app import build_steerable_atlas
 from tests.builders_atlas import BagEncoder
-from tests.hostile import HOSTILE
+from tests.builders_hostile import build_hostile_atlas
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -96,29 +96,9 @@ def explorer(browser: Browser, tiny_subject: Path, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="session")
 def hostile_explorer(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explorer]:
-    """An atlas whose explanations and cluster names try to run; it has no subject."""
+    """An atlas in which every text tries to run; it has no subject."""
     del browser
-    folder = build_steerable_atlas(tmp_path_factory.mktemp("hostile") / "atlas", None, n_features=len(HOSTILE))
-    texts = list(HOSTILE)
-
-    def explanations(rows: list[dict]) -> None:
-        ids = sorted({row["feature"] for row in rows})
-        for row in rows:
-            if row["text"] is not None:
-                row["text"] = row["raw_text"] = texts[ids.index(row["feature"])]
-
-    def features(rows: list[dict]) -> None:
-        for place, row in enumerate(rows):
-            row["best_text"] = texts[place]
-            row["truth_concept"] = texts[-1 - place][:200]
-
-    def clusters(rows: list[dict]) -> None:
-        for place, row in enumerate(rows):
-            row["label"] = texts[place]
-
-    edit_table(folder, "explanations", explanations)
-    edit_table(folder, "features", features)
-    edit_table(folder, "clusters", clusters)
+    folder = build_hostile_atlas(tmp_path_factory.mktemp("hostile") / "atlas")
     running = _serve(folder, warm=False)
     yield running
     running.close()
