@@ -31,6 +31,12 @@ SCRIPTS = (
     "iconoscope.js",
     "busy.js",
     "exemplars.js",
+    "exemplar_regions.js",
+    "exemplar_dialog.js",
+    "feature.js",
+    "compare.js",
+    "compare_scatter.js",
+    "blind.js",
     "map_layout.js",
     "map_labels.js",
     "map_side.js",
@@ -41,7 +47,7 @@ SCRIPTS = (
     "patch_drawing.js",
     "patch_picker.js",
 )
-STYLES = ("tokens.css", "base.css", "map.css", "pages.css", "pictures.css")
+STYLES = ("tokens.css", "base.css", "map.css", "pages.css", "pictures.css", "feature.css", "compare.css")
 EMBED = ("embed.css", "embed.js")
 """Of the framed page of one feature only; the explorer's own page does not load them."""
 ICON = "icon.svg"

@@ -10,6 +10,7 @@ from app.components.charts import interval_axis, truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Child, Markup, h, join
 from app.components.numbers import count, missing, n_equals, number
+from app.ranking import Standing, place_words
 from backend.feature_store import ExemplarRecord, ExplanationRecord, FeatureRecord, SyntheticRecord
 from backend.search import Hit
 from backend.types import Score
@@ -65,8 +66,15 @@ def hit_card(
     )
 
 
-def score_rows(scores: Iterable[Score], metrics: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """A metric per row, in the order of ``metrics``: value, place on its axis, interval and n; or why it is absent."""
+def score_rows(
+    scores: Iterable[Score],
+    metrics: Mapping[str, Mapping[str, Any]],
+    places: Mapping[str, float] | None = None,
+) -> Markup:
+    """A metric per row, in the order of ``metrics``: value, place on its axis, interval and n; or why it is absent.
+
+    ``places`` (metric to place among the methods, 1 the best) stand before the values.
+    """
     rows = []
     order = {name: place for place, name in enumerate(metrics)}
     for score in sorted(scores, key=lambda score: order.get(score.metric, len(order))):
@@ -78,7 +86,9 @@ def score_rows(scores: Iterable[Score], metrics: Mapping[str, Mapping[str, Any]]
         axis: Child = h("span")
         if card.get("low") is not None and card.get("high") is not None:
             axis = interval_axis(score.value, score.low, score.high, card["low"], card["high"], card.get("chance"))
-        value = h("dd", h("span", number(score.value), class_="ico-value"))
+        place = (places or {}).get(score.metric)
+        told = None if place is None else h("span", place_words(place), class_="ico-place", title="place among methods")
+        value = h("dd", told, h("span", number(score.value), class_="ico-value"))
         rows.append(h("div", name, value, axis, h("dd", spread(score), class_="ico-spread"), class_="ico-score"))
     return h("dl", *rows, class_="ico-scores") if rows else h("p", "No scores were computed.", class_="ico-why")
 
@@ -103,7 +113,12 @@ def _synthetic(images: Sequence[SyntheticRecord], feature: int, arm: str, versio
                 "figure",
                 h(
                     "div",
-                    h("img", src=addresses.synthetic(feature, arm, place, version), alt=f"made from: {image.text}"),
+                    h(
+                        "img",
+                        src=addresses.synthetic(feature, arm, place, version),
+                        alt=f"made from: {image.text}",
+                        loading="lazy",
+                    ),
                     class_="ico-picture",
                 ),
                 h("figcaption", told),
@@ -129,25 +144,48 @@ def _provenance(record: ExplanationRecord) -> Markup:
     return h("details", h("summary", "Raw answer and how it was made"), *inside)
 
 
+def _vote(standing: Standing | None, key: str) -> Child:
+    mean = standing.overall.get(key) if standing else None
+    if standing is None or mean is None:
+        return None
+    told = f"mean place {number(mean)} of {standing.n_candidates}"
+    return h("span", told, class_="ico-why", title="over the metrics that vote")
+
+
 def arm_card(
     record: ExplanationRecord,
     scores: Sequence[Score],
     images: Sequence[SyntheticRecord],
     metrics: Mapping[str, Mapping[str, Any]],
     version: str,
+    standing: Standing | None = None,
 ) -> Markup:
-    """One method's (or control's) explanation with its scores, generated images and raw answer."""
+    """One method's (or control's) explanation with its scores, its places, generated images and raw answer."""
     arm = record.arm
+    places = {name: found[arm.key] for name, found in standing.places.items() if arm.key in found} if standing else {}
     winner = h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★") if record.is_best else None
     failed = f"No text: {record.failure or 'the model gave none'}"
     return h(
         "article",
         h("div", h("span", arm.label, class_="ico-arm-name"), winner, class_="ico-arm-head"),
         words(record.text, fallback=failed),
-        h("div", truth_badge(record.truth_outcome.value)),
-        score_rows(scores, metrics),
+        h("div", truth_badge(record.truth_outcome.value), _vote(standing, arm.key), class_="ico-arm-truth"),
+        score_rows(scores, metrics, places),
         h("div", _synthetic(images, record.feature, arm.key, version), _provenance(record)),
         class_="ico-arm is-winner" if record.is_best else "ico-arm is-control" if arm.is_control else "ico-arm",
         data_arm=arm.key,
         data_control="yes" if arm.is_control else None,
+    )
+
+
+def arm_columns(cards: Sequence[Markup], name: str) -> Markup:
+    """Cards side by side, one column each; where the page is too narrow the strip of cards is swiped, not the page."""
+    return h(
+        "div",
+        *cards,
+        class_="ico-arms",
+        style=f"--n:{len(cards)}",
+        tabindex=0,
+        role="region",
+        aria_label=name,
     )

@@ -12,52 +12,56 @@ from app.components.numbers import count, missing, number, percent
 TRUTH_KINDS = (("right", "right", "✓"), ("partly", "partly right", "◐"), ("wrong", "wrong", "✗"))
 
 
+_WIDTH, _HEIGHT = 400, 170
+_LEFT, _BASE, _TOP = 44, 132, 10
+"""Pixels of the histogram: the axes meet at (_LEFT, _BASE)."""
+
+
 def histogram(counts: Sequence[int], edges: Sequence[float]) -> Markup:
-    """Activations of the patches where the feature fires; bar heights are logarithmic, since tails matter here."""
+    """Activations of the patches where the feature fires; counts on a logarithmic axis, since tails matter here."""
     if not counts or len(edges) != len(counts) + 1:
         return missing("no histogram was stored")
-    width, height, base = 360, 92, 76
-    step = width / len(counts)
-    top = math.log1p(max(counts)) or 1.0
+    top = math.log10(1 + max(counts)) or 1.0
+    step = (_WIDTH - _LEFT) / len(counts)
     bars = []
     for i, n in enumerate(counts):
-        tall = (base - 8) * math.log1p(n) / top
-        title = f"{number(edges[i])} to {number(edges[i + 1])}: {count(n)} patches"
-        bars.append(
-            h(
-                "g",
-                h("title", title),
-                h(
-                    "rect",
-                    x=f"{i * step:.2f}",
-                    y=f"{base - tall:.2f}",
-                    width=f"{step * 0.86:.2f}",
-                    height=f"{tall:.2f}",
-                ),
-            )
-        )
+        tall = (_BASE - _TOP) * math.log10(1 + n) / top
+        bar = {"x": f"{_LEFT + i * step:.2f}", "y": f"{_BASE - tall:.2f}", "width": f"{0.86 * step:.2f}"}
+        title = h("title", f"{number(edges[i])} to {number(edges[i + 1])}: {count(n)} patches")
+        bars.append(h("g", title, h("rect", attributes={**bar, "height": f"{tall:.2f}"})))
     total = sum(counts)
-    label = (
-        f"Histogram of activations over {count(total)} active patches, from {number(edges[0])} to {number(edges[-1])}"
-    )
-    return h(
+    ends = f"from {number(edges[0])} to {number(edges[-1])}"
+    chart = h(
         "svg",
+        *_count_axis(max(counts), top),
         *bars,
-        h("line", x1=0, x2=width, y1=base + 0.5, y2=base + 0.5),
-        h("text", number(edges[0]), x=0, y=height - 2),
-        h("text", number(edges[-1]), x=width, y=height - 2, text_anchor="end"),
-        h(
-            "text",
-            f"activation, log counts, n = {count(total)} patches",
-            x=width / 2,
-            y=height - 2,
-            text_anchor="middle",
-        ),
-        attributes={"viewBox": f"0 0 {width} {height}"},
+        *_activation_axis(edges),
+        attributes={"viewBox": f"0 0 {_WIDTH} {_HEIGHT}"},
         class_="ico-histogram",
         role="img",
-        aria_label=label,
+        aria_label=f"Histogram of activations over {count(total)} active patches, {ends}; counts on a log scale",
     )
+    told = f"Activation of the patches where it fires; counts on a log scale, n = {count(total)} patches"
+    return h("figure", chart, h("figcaption", told, class_="ico-why"), class_="ico-chart")
+
+
+def _count_axis(most: int, top: float) -> list[Markup]:
+    """Lines and labels at powers of ten, as far as the highest bar."""
+    marks = []
+    for power in range(int(math.log10(max(1, most))) + 1):
+        y = f"{_BASE - (_BASE - _TOP) * math.log10(1 + 10**power) / top:.1f}"
+        marks.append(h("line", x1=_LEFT, x2=_WIDTH, y1=y, y2=y, class_="grid"))
+        marks.append(h("text", count(10**power), x=_LEFT - 6, y=y, text_anchor="end", dy="0.32em"))
+    return marks
+
+
+def _activation_axis(edges: Sequence[float]) -> list[Markup]:
+    """The base line, its ends and its middle, and what it measures."""
+    middle = (_LEFT + _WIDTH) / 2
+    places = ((_LEFT, edges[0], "start"), (middle, (edges[0] + edges[-1]) / 2, "middle"), (_WIDTH, edges[-1], "end"))
+    labels = [h("text", number(value), x=x, y=_BASE + 15, text_anchor=anchor) for x, value, anchor in places]
+    name = h("text", "activation (residual-stream L2)", x=middle, y=_HEIGHT - 4, text_anchor="middle")
+    return [h("line", x1=_LEFT, x2=_WIDTH, y1=_BASE + 0.5, y2=_BASE + 0.5), *labels, name]
 
 
 def interval_axis(

@@ -5,7 +5,17 @@
   "use strict";
   if (window.iconoscopeExemplars) return;
 
-  const state = { mode: "heat", opacity: 0.7, ranking: "mean" };
+  /* What the address says of the pictures; defaults are left out of it. */
+  const asked = new URLSearchParams(window.location.search);
+  const MODES = ["heat", "raw", "mask"];
+  const FIRST = { mode: "heat", opacity: 0.7, ranking: "mean" };
+  const strength = Number(asked.get("opacity") || NaN);
+  const state = {
+    mode: MODES.includes(asked.get("overlay")) ? asked.get("overlay") : FIRST.mode,
+    opacity: strength >= 0 && strength <= 100 ? strength / 100 : FIRST.opacity,
+    ranking: asked.get("ranking") || FIRST.ranking,
+  };
+  function keep(name, value, first) { window.iconoscope?.setField?.(name, value, first); }
   const grids = new WeakMap();
 
   function half(bits) {
@@ -72,21 +82,37 @@
   function showState() {
     document.querySelectorAll("[data-overlay]").forEach((input) => { input.checked = input.dataset.overlay === state.mode; });
     document.querySelectorAll("[data-overlay-opacity]").forEach((input) => { input.value = String(Math.round(100 * state.opacity)); });
-    document.querySelectorAll("[data-ranking]").forEach((input) => { input.checked = input.dataset.ranking === state.ranking; });
     document.documentElement.dataset.icoOverlay = state.mode;
-    document.documentElement.dataset.icoRanking = state.ranking;
+    /* A ranking that this feature has no pictures for must not leave the page empty. */
+    const offered = [...document.querySelectorAll("#ico-feature-page [data-ranking]")].map((input) => input.dataset.ranking);
+    const shown = offered.length && !offered.includes(state.ranking) ? offered[0] : state.ranking;
+    document.querySelectorAll("[data-ranking]").forEach((input) => { input.checked = input.dataset.ranking === shown; });
+    document.documentElement.dataset.icoRanking = shown;
   }
 
   document.addEventListener("input", (event) => {
     const input = event.target;
     if (!(input instanceof HTMLInputElement)) return;
-    if (input.dataset.overlay) state.mode = input.dataset.overlay;
-    else if (input.dataset.ranking) state.ranking = input.dataset.ranking;
-    else if (input.dataset.overlayOpacity !== undefined) state.opacity = Number(input.value) / 100;
-    else return;
+    if (input.dataset.overlay) {
+      state.mode = input.dataset.overlay;
+      keep("overlay", state.mode, FIRST.mode);
+    } else if (input.dataset.ranking) {
+      state.ranking = input.dataset.ranking;
+      keep("ranking", state.ranking, FIRST.ranking);
+    } else if (input.dataset.overlayOpacity !== undefined) {
+      state.opacity = Number(input.value) / 100;
+      keep("opacity", String(Math.round(100 * state.opacity)), String(100 * FIRST.opacity));
+    } else return;
     showState();
     paintAll(document);
   });
+
+  /* A patch that does not fire says so; 0.00 would look like a rounded number. */
+  function patchWords(figure, row, col) {
+    const { values, cols } = gridOf(figure);
+    const value = values[row * cols + col];
+    return `row ${row + 1}, column ${col + 1}: ${value > 0 ? value.toPrecision(3) : "silent"}`;
+  }
 
   function readout(event) {
     const figure = event.target instanceof Element ? event.target.closest("figure.ico-exemplar") : null;
@@ -100,18 +126,37 @@
     const col = Math.floor((cols * (event.clientX - area.left)) / area.width);
     const row = Math.floor((rows * (event.clientY - area.top)) / area.height);
     if (row < 0 || col < 0 || row >= rows || col >= cols) { out.textContent = ""; return; }
-    out.textContent = `row ${row}, col ${col}: ${values[row * cols + col].toFixed(2)}`;
+    out.textContent = patchWords(figure, row, col);
   }
   document.addEventListener("pointermove", readout);
+  document.addEventListener("pointerdown", readout);
   document.addEventListener("pointerout", readout);
 
   /* Server-built pages bring new pictures at any time. */
   new MutationObserver((changes) => {
     if (changes.some((change) => [...change.addedNodes].some((node) => node instanceof Element))) {
-      document.querySelectorAll("figure.ico-exemplar:not([data-painted])").forEach(paint);
+      const fresh = document.querySelectorAll("figure.ico-exemplar:not([data-painted])");
+      fresh.forEach(paint);
       showState();
+      if (fresh.length) document.dispatchEvent(new CustomEvent("iconoscope-exemplars"));
     }
   }).observe(document.documentElement, { childList: true, subtree: true });
 
-  window.iconoscopeExemplars = { paint, state };
+  /* A heatmap alone, for a canvas that is no exemplar's: packed grid in, one pixel a patch out. */
+  function drawGrid(canvas, packed, rows, cols, maximum) {
+    const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
+    const view = new DataView(bytes.buffer);
+    if (bytes.length !== 2 * rows * cols) return;
+    canvas.width = cols;
+    canvas.height = rows;
+    const context = canvas.getContext("2d");
+    const picture = context.createImageData(cols, rows);
+    for (let i = 0; i < rows * cols; i++) {
+      const share = half(view.getUint16(2 * i, true)) / (maximum || 1);
+      if (share > 0) picture.data.set([...colour(share), Math.round(255 * Math.min(0.92, 0.25 + share))], 4 * i);
+    }
+    context.putImageData(picture, 0, 0);
+  }
+
+  window.iconoscopeExemplars = { paint, state, drawGrid, gridOf, patchWords };
 })();

@@ -1,0 +1,75 @@
+"""Places of the arms of one feature: per metric, and over the metrics that vote for the best explanation.
+
+The vote itself is made when the atlas is built; this only shows how it came about, by the same rule (a metric votes
+where every method with a text has a value; equal values share the average of their places).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.services import Services
+from backend.types import Arm, Score
+
+SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
+VOTING = ("iou", "clip_score", "synthetic_activation")
+"""Metrics that vote (arXiv 2603.22593)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How the methods of one feature rank; place 1 is the best, ties share the average of their places."""
+
+    places: Mapping[str, Mapping[str, float]]
+    """Metric to arm key to place, among the methods that have a value. Controls have none: they do not compete."""
+    overall: Mapping[str, float]
+    """Arm key to mean place over ``metrics``; empty where none could vote."""
+    metrics: tuple[str, ...]
+    """The metrics that voted."""
+    n_candidates: int
+    """Methods with a text."""
+
+
+def places(values: Mapping[str, float], higher_is_better: bool = True) -> dict[str, float]:
+    """Place of each key by its value; equal values share the average of the places they take."""
+    sign = -1.0 if higher_is_better else 1.0
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        before = sum(sign * other < sign * value for other in values.values())
+        equal = sum(other == value for other in values.values())
+        found[key] = before + (equal + 1) / 2
+    return found
+
+
+def standing(services: Services, feature: int) -> Standing:
+    """The places of a feature's methods. Raises UnknownFeature."""
+    candidates = [
+        one.arm.key for one in services.store.explanations(feature) if one.text is not None and not one.arm.is_control
+    ]
+    scores = values_of(services.store.scores(feature))
+    per_metric: dict[str, Mapping[str, float]] = {}
+    for name, card in services.metric_cards.items():
+        known = {key: scores[name][key] for key in candidates if key in scores.get(name, {})}
+        per_metric[name] = places(known, bool(card.get("higher_is_better", True)))
+    voting = tuple(name for name in VOTING if candidates and len(per_metric.get(name, {})) == len(candidates))
+    overall = {key: sum(per_metric[name][key] for name in voting) / len(voting) for key in candidates if voting}
+    return Standing(places=per_metric, overall=overall, metrics=voting, n_candidates=len(candidates))
+
+
+def values_of(scores: Mapping[Arm, Sequence[Score]]) -> dict[str, dict[str, float]]:
+    """Metric to arm key to value, absent ones left out."""
+    found: dict[str, dict[str, float]] = {}
+    for arm, rows in scores.items():
+        for score in rows:
+            if score.value is not None:
+                found.setdefault(score.metric, {})[arm.key] = score.value
+    return found
+
+
+def place_words(place: float) -> str:
+    """``1st``; ``2nd =`` where it is shared."""
+    if place != int(place):
+        return f"{place:g} ="
+    whole = int(place)
+    return f"{whole}{SUFFIXES.get(whole, 'th')}"
