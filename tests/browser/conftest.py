@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.chromium import FLAGS, INSTALL, SOFTWARE_GL, executable
 from tests.browser.explorer_page import ExplorerPage
 from tests.builders_app import build_steerable_atlas
 from tests.builders_atlas import BagEncoder
@@ -19,19 +19,6 @@ if TYPE_CHECKING:
 
     from app.launching import Explorer
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # WebGL on the CPU: the map is drawn as for a visitor.
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-)
-INSTALL = "no Chromium: apt-get install chromium, or: python -m playwright install chromium"
 PATIENCE_MS = 60_000
 """For one step; a busy machine is slow, not wrong."""
 
@@ -40,11 +27,11 @@ PATIENCE_MS = 60_000
 def browser() -> Iterator[Browser]:
     """The system's Chromium, else Playwright's own."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
-    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    found = executable()
     with sync_api.sync_playwright() as playwright:
         if found is None and not Path(playwright.chromium.executable_path).exists():
             pytest.skip(INSTALL)
-        started = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        started = playwright.chromium.launch(executable_path=found, args=[*FLAGS, *SOFTWARE_GL])
         yield started
         started.close()
 
