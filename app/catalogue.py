@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.services import Services, open_services
+from app.subject_worker import SubjectWorkers
 from backend.errors import ArtifactMissing
 from backend.text_encoders import TextEncoder
 
@@ -52,7 +53,8 @@ def open_catalogue(
     paths: Sequence[str | Path], *, verify: bool = True, encoder: TextEncoder | None = None
 ) -> Catalogue:
     """Open atlases. Two of the same name get their version in the key. Raises the artifact errors."""
-    opened = [open_services(path, verify=verify, encoder=encoder) for path in paths]
+    workers = SubjectWorkers()
+    opened = [open_services(path, verify=verify, encoder=encoder, workers=workers) for path in paths]
     keys = [key_of(one.meta) for one in opened]
     unique = [
         key if keys.count(key) == 1 else f"{key}-{one.version[:6]}" for one, key in zip(opened, keys, strict=True)

@@ -20,8 +20,9 @@ from app.ui import build_ui
 from backend.errors import DependencyMissing, IconoscopeError
 from backend.text_encoders import TextEncoder
 
-MAX_WAITING = 32
-"""Steering requests that may wait; the next visitor is told to try again."""
+MAX_WAITING = 64
+"""Queued events that may wait in Gradio's own line; the model's line is shorter and has its own words for it."""
+MAX_THREADS = 96
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,11 @@ class Explorer:
     def wait(self) -> None:
         """Stay until Ctrl-C, then stop serving."""
         self.blocks.block_thread()
+        self.services.worker.workers.close()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving; what the model is still saying is cut off."""
+        self.services.worker.workers.close()
         self.blocks.close(verbose=False)
 
 
@@ -81,6 +84,8 @@ def start(
         app_kwargs={"routes": server.routes(catalogue), "middleware": server.middleware()},
         max_file_size="1mb",
         mcp_server=api.has_mcp(),
+        # Everyone who waits for the model holds a thread; reads must find free ones beside them.
+        max_threads=MAX_THREADS,
     )
     api.answer_in_json(blocks)
     explorer = Explorer(url=url, catalogue=catalogue, blocks=blocks)

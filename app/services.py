@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.steering_worker import SteeringWorker
+from app.subject_worker import AtlasWorker, SubjectWorkers
 from backend.atlas import FeatureAtlas
 from backend.feature_store import ExemplarRecord, FeatureStore
 from backend.search import Search
@@ -19,10 +19,10 @@ METRIC_ORDER = ("iou", "clip_score", "synthetic_activation", "auroc_per_feature"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Read-only access to one atlas, and one worker for live steering."""
+    """Read-only access to one atlas, and the workers that run its subject model."""
 
     atlas: FeatureAtlas
-    worker: SteeringWorker
+    worker: AtlasWorker
     key: str = "atlas"
     """Names the atlas in addresses; set by the catalogue."""
 
@@ -69,10 +69,17 @@ class Services:
         return (verdicts[0] if verdicts else TruthOutcome.UNDECIDABLE).value
 
 
-def open_services(atlas_path: str | Path, *, verify: bool = True, encoder: TextEncoder | None = None) -> Services:
-    """Open the atlas and prepare (not load) its steering worker. Raises the artifact errors of FeatureAtlas.open.
+def open_services(
+    atlas_path: str | Path,
+    *,
+    verify: bool = True,
+    encoder: TextEncoder | None = None,
+    workers: SubjectWorkers | None = None,
+) -> Services:
+    """Open the atlas; its subject model is not loaded. Raises the artifact errors of FeatureAtlas.open.
 
-    ``encoder`` embeds queries; None takes the one the atlas names, loaded on the first query.
+    ``encoder`` embeds queries; None takes the one the atlas names, loaded on the first query. ``workers`` are those
+    of all atlases served together; None makes new ones.
     """
     atlas = FeatureAtlas.open(atlas_path, encoder=encoder, verify=verify)
-    return Services(atlas=atlas, worker=SteeringWorker(atlas))
+    return Services(atlas=atlas, worker=(workers or SubjectWorkers()).of(atlas))

@@ -40,7 +40,6 @@ def _common_actions(hub: Hub) -> None:
         return lambda services, value: hub.opened(services, parse_feature(services, value)) | hub.tab(name)
 
     hub.action("feature", open_in("feature"))
-    hub.action("steer", open_in("steer"))
     hub.action("tab", lambda _, value: hub.tab(value) if value in TABS else {})
 
 

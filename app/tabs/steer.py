@@ -1,194 +1,162 @@
-"""Steer: push the subject model along one feature and read what it says, beside two controls, live."""
+"""Steer: push the subject model along features and read what it says, beside three controls, live."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 
-from app.components.cards import words
-from app.components.charts import truth_badge
-from app.components.exemplars import figure
-from app.components.markup import Markup, h
-from app.components.numbers import count, number
-from app.components.picker import chosen_image, image_picker, picker_value
+from app import pictures
+from app.components.image_chooser import chooser_value, chosen_image, image_chooser
+from app.components.patch_picker import chosen_patches, patch_picker, picker_value
+from app.components.steer_set import MAX_ROWS, default_row, row_value, rows_of, set_value, steer_set
 from app.hub import Hub, Updates, visitor
 from app.services import Services
-from app.steering_worker import MAX_PROMPT_CHARACTERS, SteerFrame, SteerRequest
+from app.steer_runs import shown_answers, shown_doses
+from app.steer_setup import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    MIN_TOP_P,
+    Patches,
+    Rows,
+    SteerSetup,
+    Where,
+)
+from app.steer_views import columns, recorded
 from app.tabs.feature import parse_feature
-from app.url_fields import Choice, Field, Number, Text, UrlState
-from backend.errors import IconoscopeError, InterventionNotApplied
+from app.url_fields import Choice, Field, Number, Text, UrlState, Whole, by_name, parse
+from backend.errors import SubjectError
 from backend.feature_store import FeatureRecord
-from backend.types import Method, Operation, PatchScope
+from backend.types import Method, PatchScope
 
 TITLE = "Steer"
-OPERATION = Choice("operation", tuple(one.value for one in Operation), Operation.ADD.value)
-SCOPE = Choice("scope", (PatchScope.ALL.value, PatchScope.ACTIVE.value))
-STRENGTH = Number("strength")
-IMAGE = Text("image", most=120)
-PROMPT = Text("prompt")
-FIELDS: tuple[Field, ...] = (OPERATION, SCOPE, STRENGTH, IMAGE, PROMPT)
+STEER = Rows("steer")
+PATCHES = Patches("patches")
+IMAGE = Text("image", most=200)
+PROMPT = Text("prompt", most=MAX_PROMPT_CHARACTERS)
+SAMPLING = Choice("sampling", ("greedy", "sampled"))
+TEMPERATURE = Number("temperature", MIN_TEMPERATURE, MAX_TEMPERATURE)
+TOP_P = Number("top_p", MIN_TOP_P, 1.0)
+SEED = Whole("seed", MAX_SEED)
+FIELDS: tuple[Field, ...] = (STEER, PATCHES, IMAGE, PROMPT, SAMPLING, TEMPERATURE, TOP_P, SEED)
 N_PICTURES = 6
-COLUMN_TITLES = {
-    "unsteered": ("Unsteered", "the image as it is"),
-    "steered": ("Steered", "along this feature"),
-    "random": ("Random direction", "same strength, same patches, a direction that means nothing"),
-}
-OPERATIONS = [("Add", Operation.ADD.value), ("Set", Operation.SET.value), ("Ablate", Operation.ABLATE.value)]
-SCOPES = [("All patches", PatchScope.ALL.value), ("Active patches", PatchScope.ACTIVE.value)]
+DEFAULT_TEMPERATURE, DEFAULT_TOP_P, DEFAULT_SEED = 0.7, 0.95, 0
+SCOPES = [("All", PatchScope.ALL.value), ("Active", PatchScope.ACTIVE.value), ("Painted", PatchScope.GIVEN.value)]
 PROMPT_LABELS = {"steering": "Steering", "top_k_masks": "Top-k masks", "top_k_heatmaps": "Top-k heatmaps"}
+READY = "Press Start: the model answers four times at once, three of them as controls."
+RUNS: dict[str, Any] = {
+    "queue": True,
+    # Whoever waits is told so by the worker's own line; Gradio's must never be the shorter one.
+    "concurrency_id": "steering",
+    "concurrency_limit": 48,
+    "trigger_mode": "multiple",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteerTab:
     """Components of the tab."""
 
-    number: gr.Number
-    chosen: gr.HTML
-    operation: gr.Radio
+    rows: gr.HTML
     scope: gr.Radio
-    strength: gr.Slider
-    strength_note: gr.HTML
-    recommended: gr.Button
+    painted: gr.HTML
     image: gr.HTML
     preset: gr.Dropdown
     prompt: gr.Textbox
+    sampling: gr.Radio
+    temperature: gr.Number
+    top_p: gr.Number
+    seed: gr.Number
     start: gr.Button
     stop: gr.Button
+    try_doses: gr.Button
     answers: gr.HTML
+    doses: gr.HTML
     recorded: gr.HTML
+
+    @property
+    def asked(self) -> list[Any]:
+        """What a set-up is read from, in the order of :func:`setup_of`."""
+        return [
+            self.rows,
+            self.scope,
+            self.painted,
+            self.image,
+            self.prompt,
+            self.sampling,
+            self.temperature,
+            self.top_p,
+            self.seed,
+        ]
+
+
+# layout -----------------------------------------------------------------------------------------------------------
 
 
 def build(services: Services, static_version: str) -> SteerTab:
-    presets = prompts(services)
-    with gr.Row():
+    with gr.Row(elem_classes="ico-steer"):
         with gr.Column(scale=1, min_width=320, elem_classes="ico-controls"):
-            with gr.Row(equal_height=True):
-                feature = gr.Number(label="Feature number", precision=0, minimum=0, elem_id="ico-steer-feature")
-            chosen = gr.HTML(str(_no_feature()), apply_default_css=False)
-            operation = gr.Radio(OPERATIONS, value=Operation.ADD.value, label="Operation", elem_id="ico-operation")
-            strength = gr.Slider(
-                0, 100, value=0, step=0.1, label="Strength (residual-stream L2)", elem_id="ico-strength"
-            )
-            note = gr.HTML("", apply_default_css=False)
-            recommended = gr.Button("Recommended strength", size="sm", elem_id="ico-recommended")
-            scope = gr.Radio(SCOPES, value=PatchScope.ALL.value, label="Patches", elem_id="ico-scope")
-            image = image_picker(static_version, elem_id="ico-picker")
-            preset = gr.Dropdown(list(presets), value=next(iter(presets), None), label="Prompt preset")
-            prompt = gr.Textbox(
-                value=next(iter(presets.values()), ""),
-                label="Prompt",
-                lines=2,
-                max_length=MAX_PROMPT_CHARACTERS,
-                elem_id="ico-prompt",
-            )
-        with gr.Column(scale=3, min_width=320):
-            with gr.Row(elem_classes="ico-run-row"):
-                start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ico-start")
-                stop = gr.Button("Stop", scale=0, min_width=100, elem_id="ico-stop")
-            answers = gr.HTML(str(columns(None, "Press Start.")), elem_id="ico-answers", apply_default_css=False)
-            recorded = gr.HTML("", elem_id="ico-recorded", apply_default_css=False)
+            rows = steer_set(static_version, elem_id="ico-steer-set")
+            with gr.Column(elem_classes="ico-steer-where"):
+                scope = gr.Radio(SCOPES, value=PatchScope.ALL.value, label="Patches", elem_id="ico-scope")
+                painted = patch_picker(static_version, elem_id="ico-steer-patches")
+            image = image_chooser(static_version, elem_id="ico-steer-image")
+        with gr.Column(scale=3, min_width=320, elem_classes="ico-steer-main"):
+            asking = _asking(services)
+            output = gr.HTML(str(columns(None, READY)), elem_id="ico-answers", apply_default_css=False)
+            try_doses = gr.Button("Try ten strengths", elem_id="ico-try-doses", scale=0, min_width=180)
+            strip = gr.HTML("", elem_id="ico-doses", apply_default_css=False)
+            from_atlas = gr.HTML("", elem_id="ico-recorded", apply_default_css=False)
     return SteerTab(
-        number=feature,
-        chosen=chosen,
-        operation=operation,
+        rows=rows,
         scope=scope,
-        strength=strength,
-        strength_note=note,
-        recommended=recommended,
+        painted=painted,
         image=image,
-        preset=preset,
-        prompt=prompt,
-        start=start,
-        stop=stop,
-        answers=answers,
-        recorded=recorded,
+        try_doses=try_doses,
+        answers=output,
+        doses=strip,
+        recorded=from_atlas,
+        **asking,
     )
 
 
-def wire(hub: Hub, tab: SteerTab) -> None:
-    presets = prompts(hub.catalogue.default)
-    hub.on([tab.number.submit], lambda services, value: _numbered(hub, services, value), [tab.number])
-    note_inputs = [tab.number, tab.strength, tab.operation]
-    hub.on([tab.strength.change, tab.operation.change], _on_strength, note_inputs, [tab.strength_note])
-    hub.on([tab.recommended.click], _on_recommended, [tab.number], [tab.strength])
-    hub.on([tab.preset.change], lambda _, name: presets.get(name, ""), [tab.preset], [tab.prompt])
-    hub.on(
-        [tab.start.click],
-        _on_start,
-        [tab.number, tab.strength, tab.operation, tab.scope, tab.image, tab.prompt],
-        [tab.answers],
-        queue=True,
-        # Waiting visitors see the worker's own line; the worker's lock lets one in at a time.
-        concurrency_id="steering",
-        concurrency_limit=8,
-        trigger_mode="multiple",
-    )
-    hub.on([tab.stop.click], _on_stop, [], [])
-    hub.follow(tab.operation, OPERATION)
-    hub.follow(tab.scope, SCOPE)
-    hub.follow(tab.strength, STRENGTH)
-    hub.follow(tab.image, IMAGE, "(value) => value?.selected ?? ''")
-    hub.follow(tab.prompt, PROMPT)
-
-
-def _numbered(hub: Hub, services: Services, value: float | None) -> Updates:
-    return {} if value is None else hub.opened(services, parse_feature(services, value))
-
-
-def _on_strength(services: Services, value: float | None, strength: float | None, operation: str) -> str:
-    known = value is not None and int(value) in services.store
-    record = services.store.feature(int(value or 0)) if known else None
-    return str(strength_note(record, strength, operation))
-
-
-def _on_recommended(services: Services, value: float | None) -> Any:
-    return gr.Slider(**state_for(services.store.feature(parse_feature(services, value)), None))
-
-
-def _on_start(
-    services: Services,
-    value: float | None,
-    strength: float | None,
-    operation: str,
-    scope: str,
-    image: Any,
-    prompt: str,
-    request: gr.Request,
-) -> Iterator[str]:
-    asked = request_of(services, value, strength, operation, scope, image, prompt)
-    for page in answers(services, visitor(request), asked):
-        yield str(page)
-
-
-def _on_stop(services: Services, request: gr.Request) -> None:
-    services.worker.stop(visitor(request))
-
-
-def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Updates:
-    del hub
-    updates: Updates = {tab.operation: state["operation"], tab.scope: state["scope"]}
+def _asking(services: Services) -> dict[str, Any]:
+    """The question, how it is answered, and the two buttons."""
     presets = prompts(services)
-    updates[tab.preset] = gr.Dropdown(choices=list(presets), value=next(iter(presets), None))
-    updates[tab.prompt] = state["prompt"] or next(iter(presets.values()), "")
-    return updates
-
-
-def opened(services: Services, tab: SteerTab, record: FeatureRecord, state: UrlState | None) -> Updates:
-    """The tab prepared for a feature, with what the address says or the recommended strength."""
-    slider = state_for(record, state["strength"] if state else None)
-    operation = state["operation"] if state else Operation.ADD.value
-    return {
-        tab.number: record.feature,
-        tab.chosen: str(chosen_card(services, record)),
-        tab.strength: gr.Slider(**slider),
-        tab.strength_note: str(strength_note(record, slider["value"], operation)),
-        tab.image: pictures(services, record, state["image"] if state else ""),
-        tab.recorded: str(recorded(services, record)),
-        tab.answers: str(columns(None, "Press Start: the model answers three times at once.", feature=record.feature)),
-    }
+    with gr.Row(elem_classes="ico-steer-ask"):
+        preset = gr.Dropdown(
+            list(presets), value=next(iter(presets), None), label="Prompt of the paper", scale=1, min_width=170
+        )
+        prompt = gr.Textbox(
+            value=next(iter(presets.values()), ""),
+            label="Prompt",
+            lines=1,
+            max_lines=4,
+            max_length=MAX_PROMPT_CHARACTERS,
+            elem_id="ico-prompt",
+            scale=4,
+            min_width=260,
+        )
+    with gr.Row(elem_classes="ico-run-row ico-steer-run"):
+        start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ico-start")
+        stop = gr.Button("Stop", scale=0, min_width=100, elem_id="ico-stop")
+        sampling = gr.Radio(
+            [("Greedy", "greedy"), ("Sampled", "sampled")], value="greedy", label="Tokens", elem_id="ico-sampling"
+        )
+        temperature = gr.Number(
+            DEFAULT_TEMPERATURE, label="Temperature", minimum=MIN_TEMPERATURE, maximum=MAX_TEMPERATURE, step=0.1
+        )
+        top_p = gr.Number(DEFAULT_TOP_P, label="Top-p", minimum=MIN_TOP_P, maximum=1, step=0.05)
+        seed = gr.Number(DEFAULT_SEED, label="Seed", minimum=0, maximum=MAX_SEED, precision=0)
+    names = ("preset", "prompt", "start", "stop", "sampling", "temperature", "top_p", "seed")
+    parts = (preset, prompt, start, stop, sampling, temperature, top_p, seed)
+    return dict(zip(names, parts, strict=True))
 
 
 def prompts(services: Services) -> dict[str, str]:
@@ -198,168 +166,197 @@ def prompts(services: Services) -> dict[str, str]:
     return {PROMPT_LABELS.get(key) or key.replace("_", " "): texts[key] for key in keys}
 
 
-def slider_maximum(record: FeatureRecord) -> float:
-    """Far enough to see a feature overshoot: three times what is recommended, or eight times its maximum."""
-    wanted = 3 * record.recommended_strength if record.recommended_strength else 8 * record.maximum
-    return max(10.0, round(wanted / 10 + 0.5) * 10.0)
+# wires ------------------------------------------------------------------------------------------------------------
 
 
-def default_strength(record: FeatureRecord) -> float:
-    """The recommended strength, or four times the feature's maximum where none was selected."""
-    value = record.recommended_strength if record.recommended_strength is not None else 4 * record.maximum
-    return round(float(value), 1)
+def wire(hub: Hub, tab: SteerTab) -> None:
+    hub.on([tab.start.click, tab.prompt.submit], on_start, tab.asked, [tab.answers], **RUNS)
+    hub.on([tab.try_doses.click], on_doses, tab.asked, [tab.doses], **RUNS)
+    hub.on([tab.stop.click], on_stop, [], [])
+    hub.on([tab.rows.select], on_add, [tab.rows], [tab.rows])
+    hub.on([tab.image.change], on_image, [tab.image, tab.painted], [tab.painted])
+    hub.on([tab.preset.input], lambda services, name: prompts(services).get(name, ""), [tab.preset], [tab.prompt])
+    hub.action("steer", lambda services, value: steered(hub, services, tab, value))
+    _follow(hub, tab)
 
 
-def strength_note(record: FeatureRecord | None, strength: float | None, operation: str) -> Markup:
-    """The strength in words: as a multiple of the feature's maximum, and against the recommendation."""
-    if operation == Operation.ABLATE.value:
-        return h("p", "Ablate takes the feature's own activation out; strength is not used.", class_="ico-strength")
-    if record is None or strength is None:
-        return h("p", "", class_="ico-strength")
-    parts = []
-    if record.maximum:
-        parts.append(f"{strength / record.maximum:.1f} × the feature's maximum ({number(record.maximum)})")
-    if record.recommended_strength is not None:
-        parts.append(f"recommended {record.recommended_strength:.1f}")
-    return h("p", "; ".join(parts), class_="ico-strength")
-
-
-def chosen_card(services: Services, record: FeatureRecord) -> Markup:
-    exemplars = services.pictures(record.feature, 1)
-    pictures = [figure(one, record.maximum, services.version, caption=False) for one in exemplars]
-    truth = None
-    if record.truth_concept and record.truth_ap is not None:
-        truth = f"truth: {record.truth_concept.replace('_', ' ')}, AP {number(record.truth_ap)}"
-    return h(
-        "div",
-        *pictures,
-        h("div", words(record.best_text), h("p", truth, class_="ico-why") if truth else None),
-        class_="ico-chosen ico-page",
+def _follow(hub: Hub, tab: SteerTab) -> None:
+    """The address: the set writes its own field, since only the browser knows what is its default."""
+    where = "(scope, painted) => { window.iconoscopeSteerSet?.keepPatches(scope, painted); }"
+    gr.on(
+        [tab.scope.change, tab.painted.change],
+        None,
+        [tab.scope, tab.painted],
+        None,
+        js=where,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
     )
+    hub.follow(tab.image, IMAGE, "(value) => value?.selected ?? ''")
+    hub.follow(tab.prompt, PROMPT, _unless_default(next(iter(prompts(hub.catalogue.default).values()), "")))
+    hub.follow(tab.sampling, SAMPLING)
+    defaults = ((tab.temperature, TEMPERATURE, DEFAULT_TEMPERATURE), (tab.top_p, TOP_P, DEFAULT_TOP_P))
+    for component, field, default in (*defaults, (tab.seed, SEED, DEFAULT_SEED)):
+        hub.follow(component, field, _unless_default(default))
 
 
-def recorded(services: Services, record: FeatureRecord) -> Markup:
-    """What the atlas recorded for this feature under steering and its controls, to read beside the live answers."""
-    rows = []
-    for one in services.store.explanations(record.feature):
-        if one.arm.method is not Method.STEERING and not one.arm.is_control:
-            continue
-        strength = "–" if one.strength is None else f"{one.strength:.1f} L2"
-        text = one.text or f"no text: {one.failure or 'the model gave none'}"
-        cells = [h("th", one.arm.label, scope="row"), h("td", text, class_="ico-words" if one.text else "ico-why")]
-        rows.append(h("tr", *cells, h("td", strength), h("td", truth_badge(one.truth_outcome.value))))
-    head = h("tr", *(h("th", name, scope="col") for name in ("Recorded", "Answer", "Strength", "Verdict")))
-    table = h("table", h("thead", head), h("tbody", *rows), class_="ico-table")
-    told = "From the atlas, made with the steering prompt on the blank image (n = 1 answer each)."
-    return h(
-        "div",
-        h("div", h("p", told, class_="ico-why"), h("div", table, class_="ico-table-scroll"), class_="ico-recorded"),
-        class_="ico-page",
-    )
+def _unless_default(default: str | float) -> str:
+    """A script that writes a value unless it is what the page starts with."""
+    return f"(value) => value === {json.dumps(default)} ? '' : value"
 
 
-def _no_feature() -> Markup:
-    return h("p", "Type a feature number, or press “Steer this feature” on its page.", class_="ico-why")
+# handlers ---------------------------------------------------------------------------------------------------------
 
 
-def columns(frame: SteerFrame | None, status: str, *, streaming: bool = False, feature: int | None = None) -> Markup:
-    """The three answers side by side, each labelled and with its count of edited patches."""
-    cards = []
-    for place, (key, (title, subtitle)) in enumerate(COLUMN_TITLES.items()):
-        subtitle = subtitle if feature is None else subtitle.replace("this feature", f"feature {feature}")
-        text = frame.texts[place] if frame else ""
-        edited = frame.n_patches_edited[place] if frame else None
-        if text or streaming:
-            body = h("p", text, class_="ico-words is-streaming" if streaming else "ico-words")
-        else:
-            body = h("p", "The model said nothing." if frame else "", class_="ico-why ico-words")
-        told = "no answer yet" if edited is None else f"{count(edited)} patches edited"
-        cards.append(
-            h(
-                "article",
-                h("h3", title),
-                h("span", subtitle, class_="ico-why"),
-                body,
-                h("span", told, class_="ico-n"),
-                class_="ico-answer",
-                data_column=key,
-            )
-        )
-    return h(
-        "div",
-        h("div", *cards, class_="ico-columns", aria_live="off"),
-        h("p", status, class_="ico-status", role="status"),
-        class_="ico-page",
-    )
-
-
-def request_of(
+def setup_of(
     services: Services,
-    feature: float | None,
-    strength: float | None,
-    operation: str,
-    scope: str,
+    rows: Any,
+    scope: Any,
+    painted: Any,
     image: Any,
-    prompt: str,
-) -> SteerRequest:
-    """Check what the browser sent. Raises UnknownFeature or SubjectError."""
-    return SteerRequest(
-        feature=parse_feature(services, feature),
-        strength=float(strength or 0.0),
-        operation=Operation(operation),
-        scope=PatchScope(scope),
+    prompt: Any,
+    sampling: Any,
+    temperature: Any,
+    top_p: Any,
+    seed: Any,
+) -> SteerSetup:
+    """Check what the browser sent. Raises SubjectError."""
+    if scope not in set(PatchScope):
+        raise SubjectError("Choose which patches to edit: all, active or painted ones.")
+    given = PatchScope(scope) is PatchScope.GIVEN
+    sampled = sampling == "sampled"
+    return SteerSetup(
+        rows=rows_of(rows),
+        where=Where(PatchScope(scope), chosen_patches(painted, services.store.grid) if given else ()),
         image_id=chosen_image(image),
-        prompt=prompt or "",
+        prompt=str(prompt or ""),
+        temperature=_number(temperature, DEFAULT_TEMPERATURE) if sampled else None,
+        top_p=_number(top_p, DEFAULT_TOP_P) if sampled else DEFAULT_TOP_P,
+        seed=int(_number(seed, DEFAULT_SEED)) if sampled else DEFAULT_SEED,
     )
 
 
-def answers(services: Services, visitor: str, request: SteerRequest) -> Iterator[Markup]:
-    """The three columns after each token, and at last with what was done. Raises what the worker raises."""
-    ahead = services.worker.n_taken
-    waiting = "Starting …" if services.worker.ready else "Loading the subject model …"
-    waiting = f"Waiting: {count(ahead)} before you." if ahead else waiting
-    yield columns(None, waiting, streaming=True, feature=request.feature)
-    try:
-        for frame in services.worker.run(visitor, request):
-            if frame.done:
-                yield columns(frame, summary(services, request, frame), feature=request.feature)
-            else:
-                yield columns(frame, f"Answering … {frame.seconds:.1f} s", streaming=True, feature=request.feature)
-    except InterventionNotApplied as error:
-        told = not_applied(request, error)
-        yield columns(None, f"No answer: {told}", feature=request.feature)
-        raise InterventionNotApplied(told) from error
-    except IconoscopeError as error:
-        # Half an answer must not stand there as if it were one.
-        yield columns(None, f"No answer: {error}", feature=request.feature)
-        raise
+def _number(value: Any, default: float) -> float:
+    """A number the browser sent; an emptied box means the default."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
-def not_applied(request: SteerRequest, error: InterventionNotApplied) -> str:
-    """Why nothing was edited, and what to do about it."""
-    needs_activity = request.operation is Operation.ABLATE or request.scope is PatchScope.ACTIVE
-    if needs_activity and request.image_id is None:
-        return f"feature {request.feature} is not active on the blank image. Choose one of its exemplars as the image."
-    return f"{error}."
+def on_start(
+    services: Services,
+    rows: Any,
+    scope: Any,
+    painted: Any,
+    image: Any,
+    prompt: Any,
+    sampling: Any,
+    temperature: Any,
+    top_p: Any,
+    seed: Any,
+    request: gr.Request,
+) -> Iterator[str]:
+    """Four columns after each token, and at last with what was done."""
+    setup = setup_of(services, rows, scope, painted, image, prompt, sampling, temperature, top_p, seed)
+    yield from map(str, shown_answers(services, visitor(request), setup))
 
 
-def summary(services: Services, request: SteerRequest, frame: SteerFrame) -> str:
-    """One line that says exactly what was done, so that it can be repeated."""
-    amount = "" if request.operation is Operation.ABLATE else f" at strength {request.strength:.1f} L2"
-    where = "the blank image" if request.image_id is None else f"image {request.image_id}"
-    end = "Stopped" if frame.stopped else "Done"
-    patches = "all patches" if request.scope is PatchScope.ALL else "active patches"
-    told = f"{end} in {frame.seconds:.1f} s: {request.operation.value} feature {request.feature}{amount} on {patches} "
-    return f"{told}of {where}; greedy; one answer each (n = 1); {services.subject_name}."
+def on_doses(
+    services: Services,
+    rows: Any,
+    scope: Any,
+    painted: Any,
+    image: Any,
+    prompt: Any,
+    sampling: Any,
+    temperature: Any,
+    top_p: Any,
+    seed: Any,
+    request: gr.Request,
+) -> Iterator[str]:
+    """The dose-response strip after each token."""
+    setup = setup_of(services, rows, scope, painted, image, prompt, sampling, temperature, top_p, seed)
+    yield from map(str, shown_doses(services, visitor(request), setup))
 
 
-def state_for(record: FeatureRecord, strength: float | None) -> dict[str, Any]:
-    """Slider settings for a feature; a strength beyond the slider widens it."""
-    value = default_strength(record) if strength is None else strength
-    return {"maximum": max(slider_maximum(record), value), "value": value}
+def on_stop(services: Services, request: gr.Request) -> None:
+    services.worker.stop(visitor(request))
 
 
-def pictures(services: Services, record: FeatureRecord, selected: str) -> dict[str, Any]:
-    """The image picker's value: blank and the first exemplars, with ``selected`` chosen if it is among them."""
+def on_add(services: Services, value: Any, event: gr.SelectData) -> dict[str, Any]:
+    """One more feature in the set, at its recommended strength. Raises UnknownFeature or SubjectError."""
+    record = services.store.feature(parse_feature(services, event.value))
+    rows = rows_of(value)
+    if len(rows) >= MAX_ROWS:
+        raise SubjectError(f"The set is full: at most {MAX_ROWS} features can be steered at once.")
+    if any(row.feature == record.feature for row in rows):
+        raise SubjectError(f"Feature {record.feature} is in the set already.")
+    known = [row_value(services, row) for row in rows]
+    return {**value, "rows": [*known, row_value(services, default_row(record))], "gentle": False}
+
+
+def on_image(services: Services, image: Any, painted: Any) -> dict[str, Any]:
+    """The patches are painted on the image that is chosen."""
+    return picker_value(services, chosen_image(image), chosen_patches(painted, services.store.grid))
+
+
+# the address, and other tabs --------------------------------------------------------------------------------------
+
+
+def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Updates:
+    """Everything an address says; a feature that is open comes from :func:`opened`."""
+    del hub
+    presets = prompts(services)
+    prompt = state["prompt"] or next(iter(presets.values()), "")
+    preset = next((name for name, text in presets.items() if text == prompt), None)
+    scope, patches = state["patches"]
+    image = pictures.normal(state["image"])
+    updates: Updates = {
+        tab.scope: scope.value,
+        tab.painted: picker_value(services, image, patches),
+        tab.preset: gr.Dropdown(choices=list(presets), value=preset),
+        tab.prompt: prompt,
+        tab.sampling: state["sampling"],
+        tab.temperature: DEFAULT_TEMPERATURE if state["temperature"] is None else state["temperature"],
+        tab.top_p: DEFAULT_TOP_P if state["top_p"] is None else state["top_p"],
+        tab.seed: DEFAULT_SEED if state["seed"] is None else state["seed"],
+    }
+    if state["feature"] is None:
+        updates[tab.image] = chooser_value(services, image, legend="Image to steer on")
+        if state["steer"]:
+            # The first of the set lends its exemplars and its recorded answers.
+            updates |= opened(services, tab, services.store.feature(state["steer"][0].feature), state)
+    return updates
+
+
+def opened(services: Services, tab: SteerTab, record: FeatureRecord, state: UrlState | None) -> Updates:
+    """The tab prepared for a feature: what the address says, or the recommended strength.
+
+    A set that the visitor has changed by hand stays, and the feature is offered beside it.
+    """
+    rows = state["steer"] if state else ()
+    image = pictures.normal(state["image"]) if state else ""
+    updates: Updates = {
+        tab.rows: set_value(services, rows, record, gentle=state is None),
+        tab.recorded: str(recorded(services, record)),
+    }
     exemplars = services.pictures(record.feature, N_PICTURES)
-    return picker_value(exemplars, selected, record.maximum, services.version)
+    chooser = chooser_value(services, image, exemplars=exemplars, maximum=record.maximum, legend="Image to steer on")
+    return {**updates, tab.image: chooser}
+
+
+def steered(hub: Hub, services: Services, tab: SteerTab, value: str) -> Updates:
+    """The Steer tab for a feature number, or for a whole set-up written as an address (``steer=97:ablate&image=…``).
+
+    Raises UnknownFeature.
+    """
+    if "=" not in value:
+        record = services.store.feature(parse_feature(services, value))
+        updates = hub.opened(services, record.feature)
+        return {**updates, tab.rows: set_value(services, (), record), **hub.tab("steer")}
+    fields = by_name([FIELDS, (Whole("feature"),)])
+    state = parse(fields, dict(parse_qsl(value[:8000], keep_blank_values=True)))
+    updates = restore(hub, services, tab, state)
+    if state["feature"] is not None:
+        updates = {**hub.opened(services, state["feature"], None), **updates}
+        updates |= opened(services, tab, services.store.feature(state["feature"]), state)
+    return {**updates, **hub.tab("steer")}
