@@ -60,15 +60,23 @@ def chooser_value(
     ``pictures.require``. ``maximum`` is the feature's, so that the exemplars' heatmaps share one scale.
     """
     selected = pictures.normal(selected)
-    choices = [{**_choice(services, image_id, label), "made": True} for image_id, label in MADE]
-    choices += [_exemplar(services, one, maximum) for one in exemplars]
+    value = chooser_choices(services, exemplars=exemplars, maximum=maximum, legend=legend)
+    choices = value["choices"]
     if selected not in {choice["id"] for choice in choices}:
         noise = pictures.NOISE_PATTERN.fullmatch(selected)
         label = "Yours" if uploads.is_upload(selected) else f"Noise {int(noise[1])}" if noise else selected
         choices.append({**_choice(services, selected, label), "made": noise is not None})
+    return {**value, "selected": selected}
+
+
+def chooser_choices(
+    services: Services, *, exemplars: Sequence[ExemplarRecord] = (), maximum: float = 1.0, legend: str = "Image"
+) -> dict[str, Any]:
+    """A message to a chooser: other choices, while what is selected stays."""
+    choices = [{**_choice(services, image_id, label), "made": True} for image_id, label in MADE]
+    choices += [_exemplar(services, one, maximum) for one in exemplars]
     return {
         "choices": choices,
-        "selected": selected,
         "legend": legend,
         "images": addresses.data("images/", services.version),
         "upload": f"{addresses.BASE}upload",

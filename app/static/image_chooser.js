@@ -148,7 +148,8 @@
       this.say("Uploading …");
       this.root.setAttribute("aria-busy", "true");
       try {
-        this.choose(await upload(file, this.props.value ?? {}));
+        // The stamp makes a picture that is uploaded again, after the server forgot it, a new wish.
+        this.choose({ ...await upload(file, this.props.value ?? {}), stamp: Date.now() });
         this.say("Uploaded. It stays in this server's memory only.");
       } catch (error) {
         this.say(error.message, true);
@@ -160,13 +161,24 @@
       if (!choice) return;
       const { choices = [] } = this.props.value ?? {};
       const known = choices.some((one) => one.id === choice.id);
-      this.props.value = { ...this.props.value, choices: known ? choices : [...choices, choice], selected: choice.id };
+      this.props.value = { ...this.props.value, choices: known ? choices : [...choices, choice], selected: choice.id, stamp: choice.stamp };
       this.draw();
       this.changed();
     }
 
-    draw() {
+    /* A message without "selected" brings other choices and leaves the chosen picture as it is, and on offer. */
+    settled() {
       const value = this.props.value ?? {};
+      if ("selected" in value || !this.kept) return value;
+      const { selected, choices } = this.kept;
+      const own = (choices ?? []).filter((one) => one.id === selected && !value.choices.some((other) => other.id === selected));
+      return { ...value, choices: [...value.choices, ...own], selected };
+    }
+
+    draw() {
+      const value = this.settled();
+      if (value !== this.props.value) this.props.value = value;
+      this.kept = value;
       const choices = offered(value);
       const shown = [...this.fieldset.querySelectorAll("input")].map((input) => input.value).join("\n");
       if (shown !== choices.map((one) => one.id).join("\n") || this.legend !== value.legend) {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import ModuleType
 
-from app.tabs import about, compare, feature, map, search, steer
+from app.tabs import about, compare, feature, inspect, map, search, steer
 
 TABS: Mapping[str, ModuleType] = {
     "map": map,
     "search": search,
     "feature": feature,
+    "inspect": inspect,
     "steer": steer,
     "compare": compare,
     "about": about,

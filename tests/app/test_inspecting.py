@@ -41,7 +41,7 @@ class PlantedSession:
 
 
 class PlantedWorker:
-    """Runs jobs at once after one place in the line; counts them. Without a session it fails as a missing model does."""
+    """Runs jobs at once after one place in the line, and counts them. Without a session it is a missing model."""
 
     def __init__(self, session: PlantedSession | None) -> None:
         self.session = session
@@ -68,7 +68,7 @@ def code_of(planted: dict[int, dict[int, float]], n_patches: int) -> ImageCode:
 
 def planted_services(services: Services, planted: dict[int, dict[int, float]] | None) -> Services:
     session = None if planted is None else PlantedSession(code_of(planted, services.store.grid.n_patches))
-    return replace(services, worker=PlantedWorker(session))  # type: ignore[arg-type]
+    return replace(services, worker=PlantedWorker(session))
 
 
 @pytest.fixture(autouse=True)

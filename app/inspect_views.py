@@ -1,0 +1,316 @@
+"""How the Inspect tab shows what fires on an image, and what the model says with and without a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+
+from app import pictures
+from app.ablation import AblationAnswers
+from app.components import addresses
+from app.components.cards import go_button, words
+from app.components.charts import truth_badge
+from app.components.exemplars import pack_grid
+from app.components.markup import Child, Markup, h, join
+from app.components.numbers import count, estimate, number, percent
+from app.inspecting import STRONGEST, FeatureOnImage, Inspection
+from app.services import Services
+from app.steer_setup import written_patches
+from app.subject_worker import Waiting
+
+UNUSUAL_TOLD = (
+    "Bits: the activation as a share of the feature's maximum, times log2(1 / firing fraction). Features that fire "
+    "everywhere, or far below their maximum, get few."
+)
+WELCOME = "Choose a picture or upload one. Then tap the patches you wonder about."
+
+
+def status(text: str) -> Markup:
+    """A line while nothing can be shown yet."""
+    return _frame(h("p", text, class_="ico-empty ico-status", role="status"))
+
+
+def waiting(frame: Waiting) -> str:
+    """A place in the line, in words."""
+    if frame.loading:
+        return "Loading the subject model …"
+    if frame.ahead == 0:
+        return "The model is looking at the picture …"
+    return f"Waiting for the model: {count(frame.ahead)} {'request' if frame.ahead == 1 else 'requests'} before yours."
+
+
+def problem(text: str) -> Markup:
+    """Why the picture cannot be inspected, and what to do."""
+    return _frame(h("p", text, class_="ico-empty is-wrong", role="alert"))
+
+
+def _frame(*children: Child) -> Markup:
+    return h("div", *children, class_="ico-page ico-inspected")
+
+
+# the features --------------------------------------------------------------------------------------------------------
+
+
+def found(services: Services, seen: Inspection, by: str, pinned: int | None) -> Markup:
+    """The features that fire on the chosen patches, best first. ``pinned``: whose heatmap stays on the picture."""
+    if not seen.features:
+        return _frame(_head(services, seen, by), h("p", _nothing(seen), class_="ico-empty"))
+    src = pictures.address(services, seen.image_id)
+    rows = [_row(services, seen, one, src, pinned == one.record.feature) for one in seen.features]
+    return _frame(_head(services, seen, by), h("ol", *rows, class_="ico-found-list"))
+
+
+def _nothing(seen: Inspection) -> str:
+    where = "these patches" if seen.patches else "this picture"
+    if not seen.live:
+        return f"The atlas stored no activation on {where}. Choose other patches."
+    return f"No feature of the atlas fires on {where}. Choose more patches, or clear them to see the whole picture."
+
+
+def _head(services: Services, seen: Inspection, by: str) -> Markup:
+    n_all = services.store.grid.n_patches
+    where = f"{count(seen.n_patches)} of {count(n_all)} patches" if seen.patches else f"all {count(n_all)} patches"
+    title = "What fires on these patches" if seen.patches else "What fires on this picture"
+    ranked = "by mean activation" if by == STRONGEST else "by how unusually strongly they fire"
+    shown = len(seen.features)
+    told = f"{count(seen.n_firing)} {'feature fires' if seen.n_firing == 1 else 'features fire'} on {where} "
+    told += f"of {pictures.name(seen.image_id)}"
+    told += f"; the first {shown}, {ranked}." if shown < seen.n_firing else f", ranked {ranked}."
+    hits = ".".join(str(one.record.feature) for one in seen.features)
+    on_map = None
+    if hits:
+        on_map = h(
+            "button", "Show all on map", type="button", class_="ico-button", data_go="inspect-map", data_value=hits
+        )
+    return h(
+        "header",
+        h("div", h("h2", title), on_map, class_="ico-found-title"),
+        h("p", told, class_="ico-lede", role="status"),
+        *(h("p", note, class_="ico-why") for note in _notes(seen)),
+        class_="ico-found-head",
+    )
+
+
+def _notes(seen: Inspection) -> Iterator[str]:
+    if seen.missing is not None:
+        yield (
+            f"The subject model did not look at it: {seen.missing.rstrip('.')}. Shown are only the "
+            f"{count(seen.n_stored)} features whose activations on it the atlas stored."
+        )
+    elif seen.n_stored:
+        yield (
+            f"Activations of {count(seen.n_stored)} features on it were stored by the harvest, from the full picture. "
+            "The others were computed just now from the atlas's own copy, which may be smaller or lossy."
+        )
+    if seen.n_unlisted:
+        yield f"{count(seen.n_unlisted)} more fire here that never fired on the explaining images: they have no page."
+
+
+def _row(services: Services, seen: Inspection, one: FeatureOnImage, src: str, pinned: bool) -> Markup:
+    feature = one.record.feature
+    heat = h(
+        "button",
+        h("img", src=src, alt="", loading="lazy", decoding="async"),
+        h("canvas", aria_hidden="true"),
+        type="button",
+        class_="ico-found-heat",
+        aria_pressed="true" if pinned else "false",
+        aria_label=f"Keep the heatmap of feature {feature} on the picture",
+        title="Keep this heatmap on the picture",
+    )
+    return h(
+        "li",
+        heat,
+        h("div", _named(one), _badges(one), _numbers(seen, one), _actions(seen, one), class_="ico-found-body"),
+        class_="ico-found",
+        data_feature=feature,
+        data_grid=pack_grid(one.grid),
+        data_rows=services.store.grid.rows,
+        data_cols=services.store.grid.cols,
+        # What an upload does to a feature may exceed everything seen before; the scale then ends at what it does.
+        data_maximum=max(float(one.record.maximum or 0.0), float(one.grid.max())),
+    )
+
+
+def _named(one: FeatureOnImage) -> Markup:
+    record = one.record
+    by = f"by {record.best_arm.label}" if record.best_arm else "no explanation won"
+    return h(
+        "a",
+        words(record.best_text, class_="ico-words ico-found-words"),
+        h("span", f"feature {record.feature}", class_="ico-id"),
+        h("span", f" · {by}", class_="ico-why"),
+        href=addresses.page(tab="feature", feature=record.feature),
+        class_="ico-found-name",
+        data_go="feature",
+        data_value=record.feature,
+    )
+
+
+def _badges(one: FeatureOnImage) -> Markup:
+    kept = one.record.quality_kept
+    score = one.auroc
+    if score is None:
+        reliability = estimate(None, None, reason="was not computed")
+    else:
+        reliability = estimate(score.value, score.n, score.low, score.high, score.reason)
+    told = "how well these words predict when the feature fires: 0.5 is chance, 1 is always"
+    return h(
+        "div",
+        truth_badge(one.outcome.value),
+        h("span", "AUROC ", reliability, class_="ico-badge ico-found-auroc", data_sign="↗", title=told),
+        h(
+            "span",
+            "passes the quality filter" if kept else "below the quality filter",
+            class_="ico-badge",
+            data_sign="✓" if kept else "–",
+        ),
+        h("span", "stored by the harvest", class_="ico-badge", data_sign="◼") if one.stored else None,
+        class_="ico-found-badges",
+    )
+
+
+def _numbers(seen: Inspection, one: FeatureOnImage) -> Markup:
+    share = min(1.0, one.relative)
+    of_maximum = f"{percent(one.relative)} of its maximum {number(one.record.maximum)}" if one.record.maximum else ""
+    if seen.patches:
+        where = f"{count(one.n_active)} of {count(seen.n_patches)} chosen patches, {count(one.n_active_image)} in all"
+    else:
+        where = f"{count(one.n_active)} of {count(seen.n_patches)} patches"
+    items = (
+        ("Strongest", number(one.maximum), of_maximum),
+        ("Mean", number(one.mean), f"over {count(seen.n_patches)} patches"),
+        ("Fires on", where, ""),
+        ("Unusual", f"{number(one.unusual, 1)} bits", f"fires on {percent(one.record.firing_fraction)} of all patches"),
+    )
+    facts = [
+        h(
+            "div",
+            h("dt", label, title=UNUSUAL_TOLD if label == "Unusual" else None),
+            h("dd", h("span", value, class_="ico-value"), " ", h("span", note, class_="ico-n") if note else None),
+        )
+        for label, value, note in items
+    ]
+    bar = h("span", h("span", style=f"width:{100 * share:.1f}%"), class_="ico-found-bar", aria_hidden="true")
+    return h("div", bar, h("dl", *facts, class_="ico-found-numbers"), class_="ico-found-measure")
+
+
+def _actions(seen: Inspection, one: FeatureOnImage) -> Markup:
+    feature, image = one.record.feature, pictures.normal(seen.image_id)
+    given = written_patches(seen.patches) if seen.patches else "all"
+    strength = one.record.recommended_strength or 4 * one.record.maximum
+    steer = {"steer": f"{feature}:add:{strength:.6g}", "patches": given, "image": image, "feature": feature}
+    ablate = {"steer": f"{feature}:ablate", "patches": "active", "image": image, "feature": feature}
+    without = h(
+        "button",
+        "Answer without it",
+        type="button",
+        class_="ico-button ico-found-without",
+        data_without=feature,
+        title="Take this feature out of the picture and ask the model again, beside a random control",
+    )
+    return h(
+        "div",
+        without,
+        go_button("Steer it here", "steer", addresses.page(**steer)[1:], addresses.page(tab="steer", **steer)),
+        go_button("Ablate in Steer", "steer", addresses.page(**ablate)[1:], addresses.page(tab="steer", **ablate)),
+        class_="ico-actions ico-found-actions",
+    )
+
+
+# with and without ----------------------------------------------------------------------------------------------------
+
+
+def differences(before: str, after: str) -> Markup:
+    """``after``, with the words it gained marked and those it lost struck through."""
+    old, new = before.split(), after.split()
+    parts: list[Child] = []
+    for kind, a, b, c, d in SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            parts.append(" ".join(new[c:d]))
+            continue
+        if b > a:
+            parts.append(h("del", " ".join(old[a:b])))
+        if d > c:
+            parts.append(h("mark", " ".join(new[c:d])))
+    return join(parts, " ")
+
+
+def ablation(services: Services, feature: int, frame: AblationAnswers | None, question: str, told: str) -> Markup:
+    """Three answers side by side: as it is, without the feature, and a control of the same size."""
+    record = services.store.feature(feature)
+    named = record.best_text or "no words"
+    streaming = frame is not None and not frame.done
+    shown = frame or AblationAnswers()
+    edited = "" if shown.n_edited is None else f"{count(shown.n_edited)} patches edited"
+    cards = (
+        ("given", "As it is", "nothing taken out", _answer(shown.given, None, streaming), "0 patches edited"),
+        ("without", "Without it", named, _answer(shown.without, shown.given, streaming), edited),
+        (
+            "random",
+            "Random control",
+            "the same amount along a direction that means nothing",
+            _answer(shown.random[0], shown.given, streaming),
+            edited,
+        ),
+    )
+    columns = [
+        h(
+            "article",
+            h("h4", title),
+            h("span", subtitle, class_="ico-why"),
+            body,
+            h("span", note if frame else "no answer yet", class_="ico-n"),
+            class_="ico-answer",
+            data_column=key,
+        )
+        for key, title, subtitle, body, note in cards
+    ]
+    return _frame(
+        h("h3", f"“{question}” with and without feature {feature}", class_="ico-ablation-title"),
+        h("div", *columns, class_="ico-columns ico-ablation", aria_live="off"),
+        h("p", told or _verdict(feature, shown), class_="ico-status", role="status"),
+        _others(shown) if shown.done else None,
+    )
+
+
+def ask_again(feature: int) -> Markup:
+    """After a page was loaded anew: the question is not put to the model again by itself."""
+    button = h(
+        "button", f"Ask again without feature {feature}", type="button", class_="ico-button", data_without=feature
+    )
+    return _frame(h("div", button, class_="ico-actions"))
+
+
+def _answer(text: str, before: str | None, streaming: bool) -> Markup:
+    if not text and not streaming:
+        return h("p", "", class_="ico-words")
+    # While words still arrive, two answers differ in length only because one is ahead.
+    body: Child = text if streaming or before is None else differences(before, text)
+    return h("p", body, class_="ico-words is-streaming" if streaming else "ico-words")
+
+
+def _verdict(feature: int, frame: AblationAnswers) -> str:
+    if not frame.done:
+        return ""
+    share = frame.random_changes
+    n_changed = sum(text != frame.given for text in frame.random)
+    own = "changes the answer" if frame.changed else "does not change the answer"
+    told = f"Taking feature {feature} out {own} (n = 1, greedy). Of {len(frame.random)} random directions of the same "
+    told += f"size, {n_changed} {'does' if n_changed == 1 else 'do'}"
+    if share.low is not None and share.high is not None and share.value is not None:
+        told += f" ({percent(share.value)}, 95 % interval {percent(share.low)} to {percent(share.high)})"
+    told += "."
+    if frame.changed and n_changed > len(frame.random) / 2:
+        told += " So the change says little about this feature: any edit of this size would do."
+    return f"{told} {frame.seconds:.1f} s."
+
+
+def _others(frame: AblationAnswers) -> Markup:
+    items = [h("li", h("span", differences(frame.given, text), class_="ico-words")) for text in frame.random]
+    return h(
+        "details",
+        h("summary", f"All {len(frame.random)} random controls"),
+        h("ol", *items),
+        class_="ico-ablation-controls",
+    )

@@ -1,0 +1,109 @@
+/* The Inspect tab: what is asked of the server, heatmaps of listed features over the picture, "answer without it".
+   A listed feature is <li class="ico-found" data-feature data-grid data-rows data-cols data-maximum> with a button
+   .ico-found-heat that holds a canvas. Pointing at it shows its heatmap on the picture; pressing the button keeps it. */
+(() => {
+  "use strict";
+  if (window.iconoscopeInspect) return;
+
+  const PICKER = "ico-inspect-patches";
+  let pinned = window.iconoscope.getField("heat");
+  let asked = { image: null };
+
+  function writtenPatches(patches) {
+    const runs = [];
+    for (const one of patches) {
+      if (runs.length && one === runs[runs.length - 1][1] + 1) runs[runs.length - 1][1] = one;
+      else runs.push([one, one]);
+    }
+    return runs.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(".");
+  }
+
+  /* The wish as the hidden field carries it, and the address as it is kept. A new picture starts without patches. */
+  function ask(picker, chooser, ranked) {
+    const image = chooser?.selected ?? "";
+    const same = picker?.image === image;
+    const spot = same ? writtenPatches(picker?.patches ?? []) : "";
+    const { setField } = window.iconoscope;
+    setField("inspect", image || "blank");
+    setField("spot", spot);
+    setField("ranked", ranked, "unusual");
+    if (asked.image !== null && asked.image !== image) { keep(""); setField("without", ""); }
+    asked = { image };
+    const fields = new URLSearchParams({ inspect: image || "blank", spot, ranked, heat: pinned });
+    if (chooser?.stamp) fields.set("stamp", chooser.stamp);
+    return fields.toString();
+  }
+
+  /* What is offered is looked at when the tab is opened; it is no choice of the visitor's, so the address stays. */
+  function first(picker, chooser, ranked) {
+    asked = { image: chooser?.selected ?? "" };
+    return new URLSearchParams({ inspect: asked.image || "blank", spot: writtenPatches(picker?.patches ?? []), ranked, heat: pinned }).toString();
+  }
+
+  function heatOf(row) {
+    return row ? { grid: row.dataset.grid, maximum: Number(row.dataset.maximum), label: row.dataset.feature } : null;
+  }
+  function rowOf(feature) {
+    return feature ? document.querySelector(`#ico-inspect-list .ico-found[data-feature="${CSS.escape(feature)}"]`) : null;
+  }
+  function show(row) {
+    document.querySelectorAll("#ico-inspect-list .ico-found.is-shown").forEach((one) => one.classList.toggle("is-shown", one === row));
+    row?.classList.add("is-shown");
+    window.iconoscopePatchPicker.heat(PICKER, heatOf(row));
+  }
+
+  function keep(feature) {
+    pinned = feature;
+    window.iconoscope.setField("heat", feature);
+    document.querySelectorAll("#ico-inspect-list .ico-found-heat").forEach((button) => {
+      button.setAttribute("aria-pressed", String(button.closest(".ico-found").dataset.feature === feature));
+    });
+    show(rowOf(feature));
+  }
+
+  function paint(root) {
+    root.querySelectorAll(".ico-found").forEach((row) => {
+      const canvas = row.querySelector("canvas");
+      if (canvas) window.iconoscopeExemplars.drawGrid(canvas, row.dataset.grid, Number(row.dataset.rows), Number(row.dataset.cols), Number(row.dataset.maximum));
+    });
+    root.querySelectorAll(".ico-found-heat").forEach((button) => {
+      button.setAttribute("aria-pressed", String(button.closest(".ico-found").dataset.feature === pinned));
+    });
+    show(rowOf(pinned));
+  }
+
+  function mount(root, without) {
+    const row = (event) => (event.target instanceof Element ? event.target.closest(".ico-found") : null);
+    root.addEventListener("pointerover", (event) => { if (event.pointerType === "mouse" && row(event)) show(row(event)); });
+    root.addEventListener("pointerout", (event) => {
+      const to = event.relatedTarget instanceof Element ? event.relatedTarget.closest(".ico-found") : null;
+      if (event.pointerType === "mouse" && !to) show(rowOf(pinned));
+    });
+    root.addEventListener("focusin", (event) => { if (row(event)?.matches(":focus-within")) show(row(event)); });
+    root.addEventListener("focusout", (event) => {
+      if (!(event.relatedTarget instanceof Element && event.relatedTarget.closest(".ico-found"))) show(rowOf(pinned));
+    });
+    root.addEventListener("click", (event) => {
+      const button = event.target instanceof Element ? event.target.closest(".ico-found-heat") : null;
+      if (!button) return;
+      const { feature } = button.closest(".ico-found").dataset;
+      keep(feature === pinned ? "" : feature);
+    });
+    // The same button also stands among the answers, outside this component.
+    document.addEventListener("click", (event) => {
+      const button = event.target instanceof Element ? event.target.closest("[data-without]") : null;
+      if (!button) return;
+      window.iconoscope.setField("without", button.dataset.without);
+      without(Number(button.dataset.without));
+      const answers = document.getElementById("ico-inspect-answers");
+      const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+      answers?.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+    });
+    new MutationObserver((changes) => {
+      if (changes.some((change) => [...change.addedNodes].some((node) => node instanceof Element))) paint(root);
+    }).observe(root, { childList: true, subtree: true });
+    paint(root);
+  }
+
+  window.iconoscopeInspect = { mount, ask, first };
+})();
