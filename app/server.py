@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import embedding, map_data, pictures, uploads
+from app import embedding, map_data, map_files, pictures, uploads
 from app.catalogue import Catalogue
 from app.components.addresses import BASE
 from app.feature_document import feature_document
@@ -37,10 +37,23 @@ SCRIPTS = (
     "compare.js",
     "compare_scatter.js",
     "blind.js",
+    "map_points.js",
     "map_layout.js",
+    "map_index.js",
+    "map_camera.js",
+    "map_plotly.js",
+    "map_canvas.js",
+    "map_overlay.js",
+    "map_gestures.js",
     "map_labels.js",
+    "map_colours.js",
     "map_side.js",
+    "map_words.js",
+    "map_filters.js",
+    "map_tree.js",
+    "map_list.js",
     "map_card.js",
+    "map_hands.js",
     "map.js",
     "picker.js",
     "image_chooser.js",
@@ -83,18 +96,6 @@ def static_version() -> str:
 Answer = Callable[[Services, Request], Response]
 
 
-def _points(services: Services, _: Request) -> Response:
-    return _binary(services.atlas.points())
-
-
-def _map_info(services: Services, _: Request) -> Response:
-    return JSONResponse(map_data.info(services), headers=_KEPT)
-
-
-def _column(services: Services, request: Request) -> Response:
-    return _binary(map_data.column(services, request.path_params["field"]))
-
-
 def _feature(services: Services, request: Request) -> Response:
     return JSONResponse(map_data.hover_card(services, request.path_params["feature"]), headers=_KEPT)
 
@@ -102,10 +103,6 @@ def _feature(services: Services, request: Request) -> Response:
 def _document(services: Services, request: Request) -> Response:
     # Not kept for ever: it names the atlas as this server does.
     return JSONResponse(feature_document(services, request.path_params["feature"]))
-
-
-def _cluster(services: Services, request: Request) -> Response:
-    return JSONResponse(map_data.cluster_features(services, request.path_params["cluster"]), headers=_KEPT)
 
 
 def _image(services: Services, request: Request) -> Response:
@@ -118,12 +115,12 @@ def _synthetic(services: Services, request: Request) -> Response:
 
 
 DATA: dict[str, Answer] = {
-    "points.bin": _points,
-    "map.json": _map_info,
-    "column/{field}.bin": _column,
+    "points.bin": map_files.points,
+    "map.json": map_files.info,
+    "column/{field}.bin": map_files.column,
     "feature/{feature:int}.json": _feature,
     "feature/{feature:int}/document.json": _document,
-    "cluster/{cluster:int}.json": _cluster,
+    "words.json": map_files.words,
     "image/{image_id:path}": _image,
     "images/{page:int}.json": pictures.serve_page,
     "made/{image_id}": pictures.serve_made,
@@ -150,10 +147,6 @@ def _embed(catalogue: Catalogue, request: Request) -> Response:
     switches = parse(by_name([embedding.SWITCHES]), request.query_params)
     page = embedding.document(catalogue.get(key), request.path_params["feature"], switches, static_version())
     return HTMLResponse(page, headers={"Content-Security-Policy": embedding.POLICY})
-
-
-def _binary(data: bytes) -> Response:
-    return Response(data, media_type="application/octet-stream", headers=_KEPT)
 
 
 def _picture(data: bytes) -> Response:

@@ -1,260 +1,342 @@
-/* The map of features: Plotly scattergl over points fetched as one binary file.
-   points.bin: uint32 n, then uint32 feature[n], float32 x[n], float32 y[n], uint8 cluster[n]; little-endian.
-   It knows ids, coordinates and colours; words come on demand by id and are set with textContent. */
+/* The map of features: joins data, painter, camera, hands, filters and lists. It knows ids, coordinates and colours; words
+   come on demand by id and are set with textContent. */
 (() => {
   "use strict";
   if (window.iconoscopeMap) return;
-  const { element, fetchJson } = window.iconoscope;
-  const ABSENT = { light: "#c9c6bd", dark: "#434a55" };
-
-  function readPoints(buffer) {
-    const n = new DataView(buffer).getUint32(0, true);
-    if (buffer.byteLength !== 4 + 13 * n) throw new Error("the points file has an unexpected length");
-    return {
-      n,
-      ids: new Uint32Array(buffer, 4, n),
-      x: new Float32Array(buffer, 4 + 4 * n, n),
-      y: new Float32Array(buffer, 4 + 8 * n, n),
-      cluster: new Uint8Array(buffer, 4 + 12 * n, n),
-    };
-  }
-
-  function hasWebgl() {
-    if (new URLSearchParams(window.location.search).get("webgl") === "off") return false;
-    try {
-      const canvas = document.createElement("canvas");
-      return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
-    } catch { return false; }
-  }
+  const { element, fetchJson, getField, setField } = window.iconoscope;
+  const { grouped } = window.iconoscopeMapSide;
+  const PICK_PX = 8;
+  const HOVER_PX = 12;
+  const SAVE_MS = 350;
+  const NOTHING = new Set();
 
   class FeatureMap {
     constructor(root, value, onPick) {
-      this.root = root;
-      this.value = value;
-      this.onPick = onPick;
-      this.stage = root.querySelector(".ico-map-stage");
-      this.plot = root.querySelector(".ico-map-plot");
-      this.card = root.querySelector(".ico-map-card");
-      this.chooser = root.querySelector("select");
-      this.columns = new Map();
-      this.rows = new Map();
+      Object.assign(this, { root, value, onPick });
+      const find = (name) => root.querySelector(`.ico-map-${name}`);
+      this.find = find;
+      this.stage = find("stage");
+      this.chooser = root.querySelector(".ico-map-bar select");
       this.ready = false;
-      this.webgl = hasWebgl();
-    }
-
-    async start() {
-      const { base, version } = this.value;
-      try {
-        const [buffer, info] = await Promise.all([
-          fetch(`${base}points.bin?v=${version}`).then((r) => { if (!r.ok) throw new Error(`points.bin answered ${r.status}`); return r.arrayBuffer(); }),
-          fetchJson(`${base}map.json?v=${version}`),
-        ]);
-        this.points = readPoints(buffer);
-        this.drawn = window.iconoscopeMapLayout.spread(this.points.x, this.points.y);
-        this.info = info;
-        for (let i = 0; i < this.points.n; i++) this.rows.set(this.points.ids[i], i);
-      } catch (error) {
-        this.say(`The map could not be loaded: ${error.message}. Reload the page; search works without it.`);
-        return;
-      }
-      this.buildSide();
-      if (!this.webgl) {
-        this.root.classList.add("no-webgl");
-        this.say("This browser offers no WebGL, so the map cannot be drawn. Every feature is in the list of clusters, and search works as usual.");
-        this.ready = true;
-        await this.colour();
-        return;
-      }
-      this.hover = new window.iconoscopeMapCard.Card(this);
-      this.labels = new window.iconoscopeMapLabels.Labels(this.root.querySelector(".ico-map-labels"));
-      this.labels.set(this.info.clusters.map((cluster) => window.iconoscopeMapLayout.anchor(this.drawn, this.points.cluster, cluster)));
-      await this.draw();
-      this.ready = true;
-      this.update(this.value);
+      this.loaded = null;
+      this.webgl = window.iconoscopeMapPlotly.hasWebgl();
+      this.listed = [];
+      this.lit = NOTHING;
+      this.cursor = -1;
+      this.card = new window.iconoscopeMapCard.Card(find("card"), find("live"), this);
+      this.labels = new window.iconoscopeMapLabels.Labels(find("labels"));
+      this.overlay = new window.iconoscopeMapOverlay.Overlay(find("overlay"), this);
+      this.filters = new window.iconoscopeMapFilters.Filters(find("filter-fields"), () => this.refilter());
+      this.tree = new window.iconoscopeMapTree.Tree(find("clusters"), {
+        zoom: (cluster) => { if (this.root.clientWidth >= 900) this.zoomTo(cluster); },
+        list: async (cluster) => this.list.set(await this.idsOf(cluster), this.cluster(cluster)?.label ?? ""),
+        rows: (cluster) => this.idsOf(cluster),
+        words: (ids) => this.words.of(ids),
+      });
+      this.list = new window.iconoscopeMapList.List(find("list"), this);
+      this.hands = window.iconoscopeMapHands.attach(this);
+      if (!this.webgl) root.classList.add("no-webgl");
+      window.addEventListener("iconoscope-theme", () => this.recolour());
+      new ResizeObserver(() => this.resized()).observe(this.stage);
     }
 
     say(text) {
-      const box = this.root.querySelector(".ico-map-message");
-      box.textContent = text;
-      box.hidden = !text;
+      this.find("message").textContent = text;
+      this.find("message").hidden = !text;
     }
 
-    buildSide() {
+    progress(text) {
+      this.find("progress").textContent = text;
+      this.find("progress").hidden = !text;
+    }
+
+    /* Load an atlas. Fields of the address belong to the first one; the places of another are its own. */
+    async load() {
+      const { base } = this.value;
+      const isFirst = this.loaded === null;
+      this.loaded = base;
+      this.ready = false;
+      this.progress("Loading the points…");
+      try {
+        const [buffer, info] = await Promise.all([window.iconoscopeMapPoints.bytes(`${base}points.bin`), fetchJson(`${base}map.json`)]);
+        if (this.loaded !== base) return;
+        this.points = window.iconoscopeMapPoints.decode(buffer);
+        this.info = info;
+      } catch (error) {
+        this.progress("");
+        this.say(`The map could not be loaded: ${error.message}. Reload the page; search works without it.`);
+        return;
+      }
+      if (!isFirst) for (const name of ["camera", "list", ...window.iconoscopeMapFilters.NAMES]) setField(name, "");
+      await this.prepare(isFirst);
+    }
+
+    async prepare(isFirst) {
+      const { base } = this.value;
+      this.say("");
+      this.card.forget();
+      this.cursor = -1;
+      this.columns = new window.iconoscopeMapPoints.Columns(base, this.points.n);
+      this.words = new window.iconoscopeMapWords.Words(base);
+      this.drawn = window.iconoscopeMapLayout.spread(this.points.x, this.points.y);
+      this.index = new window.iconoscopeMapIndex.PointIndex(this.drawn.x, this.drawn.y);
+      this.camera = new window.iconoscopeMapCamera.Camera(this.drawn.x, this.drawn.y);
+      this.painter?.clear();
+      const Painter = this.webgl ? window.iconoscopeMapPlotly.PlotlyPainter : window.iconoscopeMapCanvas.CanvasPainter;
+      this.painter = new Painter(this.find("plot"), this.drawn.x, this.drawn.y, this.camera);
+      this.visible = new Uint8Array(this.points.n).fill(1);
+      this.labels.set(window.iconoscopeMapLayout.anchors(this.drawn, this.points.cluster, this.info.clusters));
+      this.tree.set(this.info.clusters);
+      this.filters.set(this.info, this.points, this.columns);
+      this.buildChooser();
+      this.camera.resize(this.stage.clientWidth, this.stage.clientHeight);
+      if (!isFirst || !this.camera.read(getField("camera"))) this.camera.showWhole();
+      this.progress(this.webgl ? "Starting WebGL…" : "Drawing the points…");
+      // One frame, so that the words are seen before the machine is busy.
+      await new Promise((done) => { const late = window.setTimeout(done, 100); requestAnimationFrame(() => { window.clearTimeout(late); done(); }); });
+      await this.refilter();
+      if (isFirst) this.list.restore(); else this.list.set([], "");
+      if (!this.webgl) this.say("This browser offers no WebGL, so the map is drawn plainly and may move slowly. Everything else works as usual.");
+      this.progress("");
+      this.ready = true;
+      window.performance.mark("iconoscope-map-ready");
+      this.update(this.value);
+    }
+
+    buildChooser() {
       this.chooser.replaceChildren(...this.info.fields.map((field) => {
         const option = element("option", "", field.label);
         option.value = field.key;
         return option;
       }));
-      this.chooser.value = this.info.fields.some((field) => field.key === this.value.colour) ? this.value.colour : this.info.fields[0].key;
-      this.chooser.addEventListener("change", () => { this.colour(); window.iconoscope.setField("colour", this.chooser.value, "cluster"); });
-      this.root.querySelector(".ico-map-clear").addEventListener("click", () => window.iconoscope.go("clear", ""));
-      this.root.querySelector(".ico-map-home").addEventListener("click", () => this.home());
-      this.root.querySelectorAll("[data-zoom]").forEach((button) => button.addEventListener("click", () => this.zoomBy(Number(button.dataset.zoom))));
-      window.iconoscopeMapSide.clusterList(this.root.querySelector(".ico-map-clusters"), this.info.clusters, this.value.base, (cluster) => { if (this.webgl && this.wide()) this.zoomTo(cluster); });
+      const known = (key) => this.info.fields.some((field) => field.key === key);
+      const asked = getField("colour") || this.value.colour;
+      this.chooser.value = known(asked) ? asked : this.info.fields[0].key;
     }
 
-    wide() { return this.root.clientWidth >= 900; }
+    // what is drawn --------------------------------------------------------------------------------------------------
 
-    async codes(field) {
-      if (!this.columns.has(field.key)) {
-        const response = await fetch(`${this.value.base}column/${field.key}.bin?v=${this.value.version}`);
-        if (!response.ok) throw new Error(`column ${field.key} answered ${response.status}`);
-        this.columns.set(field.key, new Float32Array(await response.arrayBuffer()));
-      }
-      return this.columns.get(field.key);
-    }
-
-    async colour() {
-      const field = this.info.fields.find((one) => one.key === this.chooser.value);
-      const codes = await this.codes(field);
-      const counts = { absent: 0 };
-      for (const code of codes) {
-        if (Number.isNaN(code)) counts.absent++;
-        else if (field.kind !== "number") counts[code] = (counts[code] ?? 0) + 1;
-      }
-      window.iconoscopeMapSide.legend(this.root.querySelector(".ico-map-legend"), field, counts, this.drawn.n_moved);
-      this.field = field;
-      if (!this.webgl || !this.plot.data) return;
-      const absent = ABSENT[window.iconoscope.currentTheme()];
-      const ramp = window.iconoscopeMapSide.palette(field);
-      const colours = Array.from(codes, (code) => {
-        if (Number.isNaN(code)) return absent;
-        if (field.kind !== "number") return ramp[code] ?? absent;
-        return ramp[Math.min(ramp.length - 1, Math.max(0, Math.floor(code * ramp.length)))];
-      });
-      await window.Plotly.restyle(this.plot, { "marker.color": [colours] }, [0]);
-    }
-
-    async draw() {
-      const { x, y } = this.drawn;
+    /* Points shrink in a crowd and grow when looked at closely. */
+    get size() {
       const { n } = this.points;
-      const size = n > 20000 ? 3 : n > 3000 || this.stage.clientWidth < 600 ? 5 : 7;
-      const quiet = { hoverinfo: "none", type: "scattergl", mode: "markers" };
-      const traces = [
-        { ...quiet, x, y, marker: { size, opacity: 0.85, color: ABSENT.light, line: { width: 0 } } },
-        { ...quiet, x: [], y: [], hoverinfo: "skip", marker: { size: size + 5, color: "rgba(0,0,0,0)", line: { width: 2 } } },
-        { ...quiet, x: [], y: [], hoverinfo: "skip", marker: { size: size + 13, symbol: "circle-open", line: { width: 3 } } },
-      ];
-      const axis = { visible: false, zeroline: false, showgrid: false };
-      const layout = {
-        margin: { l: 0, r: 0, t: 0, b: 0 }, showlegend: false, hovermode: "closest", hoverdistance: 12, dragmode: "pan",
-        xaxis: { ...axis }, yaxis: { ...axis, scaleanchor: "x" }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      };
-      await window.Plotly.newPlot(this.plot, traces, layout, { displayModeBar: false, scrollZoom: true, responsive: true, doubleClick: "reset" });
-      this.plot.on("plotly_click", (event) => this.hover.picked(event));
-      this.plot.on("plotly_hover", (event) => this.hover.over(event));
-      this.plot.on("plotly_unhover", () => this.hover.out());
-      for (const name of ["plotly_relayout", "plotly_relayouting", "plotly_afterplot"]) this.plot.on(name, () => this.placeLabels());
-      window.addEventListener("iconoscope-theme", () => { this.colour(); this.rings(); });
-      new ResizeObserver(() => { if (this.stage.clientWidth) window.Plotly.Plots.resize(this.plot).then(() => this.placeLabels()); }).observe(this.stage);
-      await this.colour();
-      this.placeLabels();
+      const least = n > 50000 ? 2.4 : n > 15000 ? 3.2 : n > 3000 ? 4.4 : this.camera.width < 600 ? 5 : 6.5;
+      const near = this.camera.usable ? Math.min(2.2, Math.max(1, (this.camera.scale / this.camera.home) ** 0.3)) : 1;
+      return Math.round(4 * Math.min(least * near, Math.max(least, 9))) / 4;
     }
 
-    project(x, y) {
-      const layout = this.plot._fullLayout;
-      if (!layout) return null;
-      const px = layout.xaxis.l2p(x) + layout.xaxis._offset;
-      const py = layout.yaxis.l2p(y) + layout.yaxis._offset;
-      if (px < 0 || py < 0 || px > layout.width || py > layout.height) return null;
-      return { x: px, y: py };
+    async refilter() {
+      try {
+        const { visible, words } = await this.filters.mask();
+        this.visible = visible;
+        this.hiddenWords = words;
+      } catch (error) {
+        this.say(`The filter could not be applied: ${error.message}`);
+        return;
+      }
+      this.counts = new Map();
+      this.visibleCount = 0;
+      for (let row = 0; row < this.points.n; row++) {
+        if (!this.visible[row]) continue;
+        this.visibleCount++;
+        const cluster = this.points.cluster[row];
+        this.counts.set(cluster, (this.counts.get(cluster) ?? 0) + 1);
+      }
+      const badge = this.find("filter-badge");
+      badge.textContent = this.filters.active ? String(this.filters.active) : "";
+      badge.hidden = !this.filters.active;
+      if (this.cursor >= 0 && !this.visible[this.cursor]) { this.cursor = -1; this.card.hide(); }
+      this.tree.show(this.counts);
+      this.list.show();
+      this.showList();
+      this.tell();
+      await this.recolour();
     }
 
-    placeLabels() {
-      this.labels?.update((x, y) => this.project(x, y), (this.value.hits ?? []).length > 0);
+    async recolour() {
+      if (!this.points || !this.painter) return;
+      const key = this.chooser.value;
+      try {
+        const chosen = await window.iconoscopeMapColours.load(this.info.fields.find((one) => one.key === key), this.info, this.points, this.columns);
+        if (key !== this.chooser.value) return;
+        const { groups, counts, absent } = window.iconoscopeMapColours.group(chosen, this.visible, this.lit, this.points.n > 15000 ? 0.75 : 0.88);
+        window.iconoscopeMapSide.legend(this.find("legend"), { field: chosen.field, counts, absent, total: this.visibleCount, nMoved: this.drawn.n_moved });
+        this.colouredBy = key;
+        await this.painter.paint(groups, this.size);
+      } catch (error) {
+        this.say(`The map could not be coloured: ${error.message}`);
+      }
+      this.placed();
     }
 
-    rings() {
-      if (!this.plot.data) return;
-      const style = getComputedStyle(this.root);
-      const hits = (this.value.hits ?? []).map((id) => this.rows.get(id)).filter((row) => row !== undefined);
-      const chosen = this.rows.get(this.value.selected);
-      const at = (rows, axis) => rows.map((row) => this.drawn[axis][row]);
-      const one = chosen === undefined ? [] : [chosen];
-      window.Plotly.restyle(this.plot, {
-        x: [at(hits, "x"), at(one, "x")], y: [at(hits, "y"), at(one, "y")],
-        "marker.line.color": [style.getPropertyValue("--ico-ink").trim(), style.getPropertyValue("--ico-accent").trim()],
-        "marker.color": ["rgba(0,0,0,0)", style.getPropertyValue("--ico-accent").trim()],
-      }, [1, 2]);
-      window.Plotly.restyle(this.plot, { "marker.opacity": [hits.length ? 0.22 : 0.85] }, [0]);
-      this.placeLabels();
+    /* After any move of the camera. */
+    moved() {
+      this.painter.moved();
+      this.overlay.ask();
+      this.placeSoon();
+      this.card.place();
+      window.clearTimeout(this.saving);
+      this.saving = window.setTimeout(() => { setField("camera", this.camera.text); if (this.painter.size !== this.size) this.painter.resize(this.size); }, SAVE_MS);
     }
 
-    /* The server's wishes: which feature is chosen, which hits are lit, which colouring the address asks for. */
+    placeSoon() {
+      if (this.placing) return;
+      this.placing = requestAnimationFrame(() => { this.placing = 0; this.placed(); });
+    }
+
+    placed() {
+      if (!this.camera?.usable) return;
+      this.labels.update(this.camera, this.drawn, this.visible, this.counts ?? new Map());
+      this.labels.fade(this.lit.size > 0);
+      this.overlay.ask();
+    }
+
+    resized() {
+      if (!this.camera) return;
+      const { clientWidth: width, clientHeight: height } = this.stage;
+      if (!width || (width === this.camera.width && height === this.camera.height)) return;
+      this.camera.resize(width, height);
+      this.painter.resize(this.size);
+      this.placed();
+      this.card.place();
+    }
+
+    tell() {
+      const n = this.lit.size;
+      const total = grouped(this.points.n);
+      const words = [];
+      if (n) words.push(`${grouped(n)} of ${total} features match “${this.value.query ?? ""}”.`);
+      else if (this.visibleCount < this.points.n) words.push(`${grouped(this.visibleCount)} of ${total} features.`);
+      else words.push(`${total} features. Click one to open it.`);
+      if (this.hiddenWords) words.push(this.hiddenWords);
+      this.find("count").textContent = words.join(" ");
+      this.find("clear").hidden = n === 0;
+    }
+
+    showList() {
+      this.listed = this.list.ids.map((id) => this.points.rows.get(id)).filter((row) => this.visible[row]);
+      this.overlay.ask();
+    }
+
+    // wishes of the server ---------------------------------------------------------------------------------------------
+
+    /* Which atlas, which feature is chosen, which hits are lit, which list is shown, which colouring is asked for. */
     update(value) {
       if (!value) return;
-      const chosen = value.selected !== this.value.selected;
-      const recolour = value.colour && value.colour !== this.value.colour && value.colour !== this.chooser.value;
+      const before = this.value;
       this.value = value;
+      // The address names another atlas than the page was built with: wait until the server has read it.
+      if (!this.loaded && getField("atlas") && !value.restored) return;
+      if (this.loaded !== value.base) { this.load(); return; }
       if (!this.ready) return;
-      if (recolour && this.info.fields.some((field) => field.key === value.colour)) {
-        this.chooser.value = value.colour;
-        this.colour();
+      if (value.colour && value.colour !== before.colour && value.colour !== this.chooser.value) this.colourBy(value.colour, false);
+      const lit = new Set((value.hits ?? []).map((id) => this.points.rows.get(id)).filter((row) => row !== undefined));
+      const relit = lit.size !== this.lit.size || [...lit].some((row) => !this.lit.has(row));
+      this.lit = lit;
+      if (relit) this.recolour();
+      if (value.list && value.list !== before.list && value.asked !== this.asked) {
+        this.asked = value.asked;
+        this.list.set(value.list, value.list_name ?? "");
       }
-      const n = (value.hits ?? []).length;
-      const total = this.points.n.toLocaleString("en");
-      this.root.querySelector(".ico-map-count").textContent = n
-        ? `${n} of ${total} features match “${value.query ?? ""}”`
-        : `${total} features. Click one to open it, scroll to zoom, drag to move.`;
-      this.root.querySelector(".ico-map-clear").hidden = n === 0;
-      if (!this.webgl) return;
-      if (chosen && value.selected !== null && !this.pixelOf(value.selected)) this.home();
-      this.rings();
+      const row = this.points.rows.get(value.selected);
+      if (value.selected !== before.selected && row !== undefined) this.bring(row);
+      this.tell();
+      this.overlay.ask();
     }
 
-    home() { if (this.plot.data) window.Plotly.relayout(this.plot, { "xaxis.autorange": true, "yaxis.autorange": true }); }
+    colourBy(key, write = true) {
+      if (!this.info.fields.some((field) => field.key === key)) return;
+      this.chooser.value = key;
+      if (write) setField("colour", key, "cluster");
+      this.recolour();
+    }
 
-    zoomBy(factor) {
-      if (!this.plot.data) return;
-      const span = (axis) => {
-        const [low, high] = this.plot._fullLayout[axis].range;
-        const middle = (low + high) / 2;
-        return [middle + (low - middle) * factor, middle + (high - middle) * factor];
-      };
-      window.Plotly.relayout(this.plot, { "xaxis.range": span("xaxis"), "yaxis.range": span("yaxis") });
+    // places -----------------------------------------------------------------------------------------------------------
+
+    /* Move the camera only if a point is out of view. */
+    bring(row) {
+      const { camera } = this;
+      if (!camera.usable) return;
+      const margin = 24;
+      const px = camera.px(this.drawn.x[row]);
+      const py = camera.py(this.drawn.y[row]);
+      if (px >= margin && py >= margin && px <= camera.width - margin && py <= camera.height - margin) return;
+      camera.pan(camera.width / 2 - px, camera.height / 2 - py);
+      this.moved();
     }
 
     zoomTo(cluster) {
       const rows = [];
-      for (let i = 0; i < this.points.n; i++) if (this.points.cluster[i] === cluster) rows.push(i);
-      if (!rows.length || !this.plot.data) return;
-      const span = (axis) => {
-        const values = rows.map((row) => this.drawn[axis][row]).sort((a, b) => a - b);
-        const low = values[Math.floor(0.02 * (values.length - 1))];
-        const high = values[Math.ceil(0.98 * (values.length - 1))];
-        const pad = Math.max(0.5, 0.35 * (high - low));
-        return [low - pad, high + pad];
+      for (let row = 0; row < this.points.n; row++) if (this.points.cluster[row] === cluster && this.visible[row]) rows.push(row);
+      if (!rows.length || !this.camera.usable) return;
+      const span = (values) => {
+        const sorted = rows.map((row) => values[row]).sort((a, b) => a - b);
+        return [sorted[Math.floor(0.03 * (rows.length - 1))], sorted[Math.ceil(0.97 * (rows.length - 1))]];
       };
-      window.Plotly.relayout(this.plot, { "xaxis.range": span("x"), "yaxis.range": span("y") });
+      const [x0, x1] = span(this.drawn.x);
+      const [y0, y1] = span(this.drawn.y);
+      const pad = Math.max(0.01 * this.drawn.extent, 0.15 * Math.max(x1 - x0, y1 - y0));
+      this.camera.show([x0 - pad, x1 + pad, y0 - pad, y1 + pad]);
+      this.camera.asked = null;
+      this.moved();
     }
 
-    /* Where a feature is drawn, in viewport pixels; null when it is unknown or out of view. */
+    whole() { this.camera.showWhole(); this.moved(); }
+    cluster(number) { return this.info.clusters.find((one) => one.cluster === number); }
+    clusterOf(id) { return this.cluster(this.points.cluster[this.points.rows.get(id)]); }
+    pick(px, py, reach = PICK_PX) { return this.index.nearest(this.camera.mapX(px), this.camera.mapY(py), reach / this.camera.scale, this.visible); }
+    hover(px, py) { return this.pick(px, py, HOVER_PX); }
+
+    open(id) {
+      if (id === null || id === undefined) return;
+      this.card.hide();
+      this.onPick(id);
+    }
+
+    /* Visible features of a cluster, the most frequently firing first. */
+    async idsOf(cluster) {
+      const rows = [];
+      for (let row = 0; row < this.points.n; row++) if (this.points.cluster[row] === cluster && this.visible[row]) rows.push(row);
+      const codes = this.info.fields.some((field) => field.key === "firing_fraction") ? await this.columns.get("firing_fraction") : null;
+      if (codes) rows.sort((a, b) => codes[b] - codes[a] || a - b);
+      return rows.map((row) => this.points.ids[row]);
+    }
+
+    stagePixelOf(id) {
+      const row = this.points?.rows.get(id);
+      if (row === undefined || !this.camera?.usable) return null;
+      const at = { x: this.camera.px(this.drawn.x[row]), y: this.camera.py(this.drawn.y[row]) };
+      return this.camera.sees(at.x, at.y) ? at : null;
+    }
+
+    /* Where a feature is drawn, in viewport pixels; null when it is unknown, hidden or out of view. */
     pixelOf(id) {
-      const row = this.rows.get(id);
-      if (row === undefined || !this.plot.data) return null;
-      const at = this.project(this.drawn.x[row], this.drawn.y[row]);
-      if (!at) return null;
-      const box = this.plot.getBoundingClientRect();
-      return { x: box.left + at.x, y: box.top + at.y };
+      const at = this.stagePixelOf(id);
+      if (!at || !this.visible[this.points.rows.get(id)]) return null;
+      const box = this.stage.getBoundingClientRect();
+      return { x: box.left + this.stage.clientLeft + at.x, y: box.top + this.stage.clientTop + at.y };
     }
   }
 
   let map = null;
   function mount(root, value, onPick) {
     map = new FeatureMap(root, value, onPick);
-    map.start();
+    map.update(value);
     return map;
   }
 
   window.iconoscopeMap = {
     mount,
-    get ready() { return Boolean(map && map.ready); },
-    get webgl() { return Boolean(map && map.webgl); },
+    get ready() { return Boolean(map?.ready); },
+    get webgl() { return Boolean(map?.webgl); },
     get count() { return map?.points?.n ?? 0; },
+    get visibleCount() { return map?.visibleCount ?? 0; },
     get ids() { return Array.from(map?.points?.ids ?? []); },
     get selected() { return map?.value?.selected ?? null; },
     get hits() { return map?.value?.hits ?? []; },
-    get colouredBy() { return map?.field?.key ?? null; },
+    get colouredBy() { return map?.colouredBy ?? null; },
+    get camera() { return map?.camera?.box ?? null; },
+    get list() { return map?.list?.ids ?? []; },
+    get cursor() { return map && map.cursor >= 0 ? map.points.ids[map.cursor] : null; },
     pixelOf: (id) => map?.pixelOf(id) ?? null,
   };
 })();

@@ -1,30 +1,72 @@
-/* Cluster names over the map: placed by size, moved aside or left out rather than drawn over one another.
-   Names are data (a language model may have written them), so they are set with textContent. */
+/* Cluster names over the map: the largest first, each where it covers the fewest points, left out rather than drawn over
+   another name. Names are data (a language model may have written them), so they are set with textContent. */
 (() => {
   "use strict";
   if (window.iconoscopeMapLabels) return;
 
   const HEIGHT = 20;
-  const GAP = 4;
-  const MOVES = [[0, 0], [0, -14], [0, 14], [-30, 0], [30, 0], [0, 26]];
+  const GAP = 5;
+  const CELL = 10;
+  const EDGE = 46;
+  const MOVES = [[0, 0], [0, -16], [0, 16], [-34, -4], [34, -4], [0, -32], [0, 32], [-60, 10], [60, 10], [-40, -30], [40, -30], [-40, 30], [40, 30]];
 
   function overlaps(a, b) {
     return a.left < b.right + GAP && b.left < a.right + GAP && a.top < b.bottom + GAP && b.top < a.bottom + GAP;
   }
 
-  /* Greedy: the largest cluster first. Returns boxes in pixels for the labels that fit. */
-  function place(labels, width, height) {
+  /* Points per cell of the stage, summed from the corner, so that the number below any box is four look-ups. */
+  class Crowd {
+    constructor(width, height) {
+      this.cols = Math.ceil(width / CELL) + 1;
+      this.rows = Math.ceil(height / CELL) + 1;
+      this.sums = new Float32Array((this.cols + 1) * (this.rows + 1));
+    }
+
+    add(px, py) {
+      const col = Math.floor(px / CELL);
+      const row = Math.floor(py / CELL);
+      if (col >= 0 && row >= 0 && col < this.cols && row < this.rows) this.sums[(row + 1) * (this.cols + 1) + col + 1]++;
+    }
+
+    sum() {
+      const wide = this.cols + 1;
+      for (let row = 1; row <= this.rows; row++) {
+        for (let col = 1; col <= this.cols; col++) {
+          this.sums[row * wide + col] += this.sums[row * wide + col - 1] + this.sums[(row - 1) * wide + col] - this.sums[(row - 1) * wide + col - 1];
+        }
+      }
+    }
+
+    below(box) {
+      const clamp = (value, most) => Math.max(0, Math.min(most, Math.floor(value / CELL)));
+      const [left, right] = [clamp(box.left, this.cols), clamp(box.right + CELL, this.cols)];
+      const [top, bottom] = [clamp(box.top, this.rows), clamp(box.bottom + CELL, this.rows)];
+      const at = (row, col) => this.sums[row * (this.cols + 1) + col];
+      return at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left);
+    }
+  }
+
+  function boxAt(label, x, y) {
+    return { left: x - label.width / 2, right: x + label.width / 2, top: y - HEIGHT / 2, bottom: y + HEIGHT / 2 };
+  }
+
+  /* Returns boxes in pixels for the labels that fit. */
+  function place(labels, width, height, crowd) {
     const placed = [];
     for (const label of [...labels].sort((a, b) => b.weight - a.weight || a.key - b.key)) {
+      let best = null;
       for (const [dx, dy] of MOVES) {
-        const x = label.x + dx;
-        const y = label.y + dy;
-        const box = { left: x - label.width / 2, right: x + label.width / 2, top: y - HEIGHT / 2, bottom: y + HEIGHT / 2 };
-        if (box.left < 2 || box.right > width - 2 || box.top < 2 || box.bottom > height - 2) continue;
+        // A name at the rim moves inside, away from the buttons at the right.
+        const x = Math.min(width - EDGE - label.width / 2, Math.max(4 + label.width / 2, label.x + dx));
+        const y = Math.min(height - 4 - HEIGHT / 2, Math.max(4 + HEIGHT / 2, label.y + dy));
+        if (Math.hypot(x - label.x, y - label.y) > 90) continue;
+        const box = boxAt(label, x, y);
         if (placed.some((other) => overlaps(box, other.box))) continue;
-        placed.push({ key: label.key, x, y, box });
-        break;
+        const cost = (crowd ? crowd.below(box) : 0) + 0.05 * Math.hypot(x - label.x, y - label.y);
+        if (!best || cost < best.cost) best = { key: label.key, box, cost };
+        if (best.cost < 0.01) break;
       }
+      if (best) placed.push(best);
     }
     return placed;
   }
@@ -33,42 +75,60 @@
     constructor(layer) {
       this.layer = layer;
       this.nodes = new Map();
+      this.placed = [];
     }
 
     set(clusters) {
       this.layer.replaceChildren();
       this.nodes.clear();
       for (const cluster of clusters) {
-        // Never in the way of a point: the list beside the map is what leads to a cluster.
-        const node = document.createElement("span");
-        node.className = "ico-map-label";
+        // Hidden from screen readers: the list beside the map says and does the same.
+        const node = window.iconoscope.element("span", "ico-map-label is-out", cluster.label);
         node.setAttribute("aria-hidden", "true");
-        node.textContent = cluster.label;
         this.layer.append(node);
         this.nodes.set(cluster.cluster, { node, cluster, width: 0 });
       }
     }
 
-    /* project: (x, y) in map units -> pixels inside the layer, or null when outside. */
-    update(project, faded) {
-      const width = this.layer.clientWidth;
-      const height = this.layer.clientHeight;
-      if (!width) return;
+    /* camera: map units to pixels. shown: clusters with a visible point. drawn, visible: the points not to be covered. */
+    update(camera, drawn, visible, shown) {
+      const { width, height } = camera;
+      if (!camera.usable) return;
       const wanted = [];
       for (const [key, entry] of this.nodes) {
+        const { cluster } = entry;
+        const x = camera.px(cluster.x);
+        const y = camera.py(cluster.y + cluster.radius) - (cluster.radius ? HEIGHT / 2 : 0);
+        if (!shown.has(key) || x < 0 || y < -HEIGHT || x > width || y > height) continue;
         if (!entry.width) entry.width = entry.node.offsetWidth;
-        const at = project(entry.cluster.x, entry.cluster.y + (entry.cluster.radius ?? 0));
-        if (at) wanted.push({ key, x: at.x, y: at.y - (entry.cluster.radius ? HEIGHT / 2 : 0), width: entry.width, weight: entry.cluster.n_features });
+        wanted.push({ key, x, y, width: entry.width, weight: cluster.n_features });
       }
-      const placed = new Map(place(wanted, width, height).map((label) => [label.key, label]));
+      const most = Math.max(6, Math.round((width * height) / 22000));
+      wanted.sort((a, b) => b.weight - a.weight || a.key - b.key);
+      this.placed = place(wanted.slice(0, most), width, height, this.crowd(camera, drawn, visible));
+      const boxes = new Map(this.placed.map((label) => [label.key, label.box]));
       for (const [key, entry] of this.nodes) {
-        const label = placed.get(key);
-        entry.node.classList.toggle("is-out", !label);
-        if (label) entry.node.style.transform = `translate(${Math.round(label.box.left)}px, ${Math.round(label.box.top)}px)`;
+        const box = boxes.get(key);
+        entry.node.classList.toggle("is-out", !box);
+        if (box) entry.node.style.transform = `translate(${Math.round(box.left)}px, ${Math.round(box.top)}px)`;
       }
-      this.layer.classList.toggle("is-faded", faded);
     }
+
+    crowd(camera, drawn, visible) {
+      const crowd = new Crowd(camera.width, camera.height);
+      for (let row = 0; row < visible.length; row++) if (visible[row]) crowd.add(camera.px(drawn.x[row]), camera.py(drawn.y[row]));
+      crowd.sum();
+      return crowd;
+    }
+
+    /* The cluster whose name lies at a place of the stage; null if none does. */
+    at(px, py) {
+      const found = this.placed.find(({ box }) => px >= box.left && px <= box.right && py >= box.top && py <= box.bottom);
+      return found ? found.key : null;
+    }
+
+    fade(isFaded) { this.layer.classList.toggle("is-faded", isFaded); }
   }
 
-  window.iconoscopeMapLabels = { Labels, place };
+  window.iconoscopeMapLabels = { Labels, Crowd, place };
 })();

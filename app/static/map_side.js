@@ -1,8 +1,9 @@
-/* Beside the map: what the colours mean, and the clusters as a list that works without WebGL, with a keyboard, on a phone. */
+/* The legend: what the colours mean and how many features each stands for. */
 (() => {
   "use strict";
   if (window.iconoscopeMapSide) return;
   const { element } = window.iconoscope;
+  const grouped = (n) => n.toLocaleString("en");
 
   /* Both colours go into the node and the style sheet chooses, so that a theme switch needs no redrawing. */
   function swatch(colour, dark) {
@@ -13,74 +14,70 @@
     return node;
   }
 
-  function palette(field) {
-    return window.iconoscope.currentTheme() === "dark" ? field.colours_dark : field.colours;
-  }
-
-  function legend(root, field, counts, nMoved) {
-    root.replaceChildren();
-    root.append(element("p", "ico-map-note", field.note));
-    if (field.kind === "number") {
-      const bar = element("div", "ico-ramp");
-      bar.style.background = `linear-gradient(90deg, ${palette(field).join(", ")})`;
-      const ends = element("div", "ico-ramp-ends");
-      ends.append(element("span", "", field.low_text), element("span", "", field.high_text));
-      root.append(bar, ends);
-    } else if (field.show_names) {
-      const list = element("ul", "ico-legend");
-      field.names.forEach((name, code) => {
-        const item = element("li");
-        item.append(swatch(field.colours[code], field.colours_dark[code]), element("span", "ico-legend-name", name), element("span", "ico-n", `n = ${(counts[code] ?? 0).toLocaleString("en")}`));
-        list.append(item);
-      });
-      root.append(list);
+  /* A number as the server writes it: about three significant figures. */
+  function number(value, unit) {
+    if (unit === "percent") {
+      const share = 100 * value;
+      const text = share > 0 && share < 1 ? String(Number(share.toPrecision(2))) : share >= 9.95 ? share.toFixed(0) : share.toFixed(1);
+      return `${text}\u00a0%`;
     }
-    const absent = counts.absent ?? 0;
-    if (absent) root.append(element("p", "ico-map-note", `Grey: ${absent.toLocaleString("en")} without this value.`));
-    if (nMoved) root.append(element("p", "ico-map-note", `${nMoved.toLocaleString("en")} features share their place with others (the same words) and are spread in spirals around it.`));
+    const size = Math.abs(value);
+    if (size === 0) return "0";
+    if (size < 0.1) return String(Number(value.toPrecision(2)));
+    return size >= 100 ? grouped(Math.round(value)) : value.toFixed(size >= 10 ? 1 : 2);
   }
 
-  /* One <details> per cluster; its features are fetched when it opens. */
-  function clusterList(root, clusters, base, onShow) {
-    root.replaceChildren();
-    for (const cluster of [...clusters].sort((a, b) => b.n_features - a.n_features || a.cluster - b.cluster)) {
-      const details = element("details", "ico-cluster");
-      details.dataset.cluster = String(cluster.cluster);
-      const summary = element("summary");
-      summary.append(swatch(cluster.colour, cluster.colour_dark), element("span", "ico-legend-name", cluster.label), element("span", "ico-n", `n = ${cluster.n_features.toLocaleString("en")}`));
-      details.append(summary);
-      details.addEventListener("toggle", () => {
-        if (details.open) {
-          onShow(cluster.cluster);
-          fill(details, cluster, base);
-        }
-      });
-      root.append(details);
+  /* field, counts by shade, absent, n of visible features, how many points share their place. */
+  function legend(root, { field, counts, absent, total, nMoved }) {
+    const known = total - absent;
+    const parts = [element("p", "ico-map-note", field.note)];
+    if (field.kind === "number") parts.push(histogram(field, counts, known));
+    if (field.kind === "category") parts.push(names(field, counts));
+    if (absent) parts.push(element("p", "ico-map-note", `Grey: ${grouped(absent)} of ${grouped(total)} without this value.`));
+    if (field.kind === "cluster" && nMoved) {
+      parts.push(element("p", "ico-map-note", `${grouped(nMoved)} features share their place with others (the same words) and are spread in spirals around it.`));
     }
+    root.replaceChildren(...parts);
   }
 
-  async function fill(details, cluster, base) {
-    if (details.dataset.filled) return;
-    details.dataset.filled = "1";
-    const list = element("ul", "ico-cluster-features");
-    details.append(list);
-    try {
-      const { features } = await window.iconoscope.fetchJson(`${base}cluster/${cluster.cluster}.json`);
-      for (const feature of features) {
-        const item = element("li");
-        const link = element("a", "ico-feature-link");
-        link.href = `?tab=feature&feature=${Number(feature.feature)}`;
-        link.dataset.go = "feature";
-        link.dataset.value = String(Number(feature.feature));
-        link.append(element("span", "ico-id", String(feature.feature)), element("span", "ico-words", feature.text || feature.why));
-        item.append(link);
-        list.append(item);
-      }
-    } catch (error) {
-      delete details.dataset.filled;
-      list.replaceChildren(element("li", "ico-why", `The list could not be read: ${error.message}`));
-    }
+  function names(field, counts) {
+    const list = element("ul", "ico-legend");
+    field.names.forEach((name, code) => {
+      const item = element("li");
+      item.append(swatch(field.colours[code], field.colours_dark[code]), element("span", "ico-legend-name", name), element("span", "ico-n", `n\u00a0=\u00a0${grouped(counts[code])}`));
+      list.append(item);
+    });
+    return list;
   }
 
-  window.iconoscopeMapSide = { palette, legend, clusterList };
+  /* Ten bars in the colours of the map: the legend is the distribution. */
+  function histogram(field, counts, known) {
+    const box = element("div", "ico-ramp-box");
+    const bars = element("div", "ico-ramp");
+    const most = Math.max(1, ...counts);
+    const edge = (shade) => {
+      const span = field.high_code - field.low_code + 1;
+      const code = Math.ceil(field.low_code + (shade * span) / window.iconoscopeMapColours.SHADES);
+      return field.edges[Math.min(code, field.edges.length - 1)];
+    };
+    const told = [];
+    counts.forEach((n, shade) => {
+      const bar = element("span", "ico-ramp-bar ico-themed");
+      bar.style.setProperty("--light", field.colours[shade]);
+      bar.style.setProperty("--dark", field.colours_dark[shade]);
+      bar.style.setProperty("--share", String(n / most));
+      const from = shade === 0 ? "lowest" : `from ${number(edge(shade), field.unit)}`;
+      bar.title = `${from}: n = ${grouped(n)}`;
+      told.push(bar.title);
+      bars.append(bar);
+    });
+    bars.setAttribute("role", "img");
+    bars.setAttribute("aria-label", `Distribution. ${told.join("; ")}`);
+    const ends = element("div", "ico-ramp-ends");
+    ends.append(element("span", "", field.low_text), element("span", "ico-n", `n\u00a0=\u00a0${grouped(known)}`), element("span", "", field.high_text));
+    box.append(bars, ends);
+    return box;
+  }
+
+  window.iconoscopeMapSide = { legend, swatch, number, grouped };
 })();
