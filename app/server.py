@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import embedding, map_data, map_files, pictures, uploads
+from app import compare_files, embedding, map_data, map_files, pictures, uploads
 from app.catalogue import Catalogue
 from app.components.addresses import BASE
 from app.feature_document import feature_document
@@ -55,12 +55,13 @@ SCRIPTS = (
     "map_card.js",
     "map_hands.js",
     "map.js",
-    "picker.js",
     "image_chooser.js",
     "patch_drawing.js",
     "patch_picker.js",
+    "inspect.js",
+    "steer_set.js",
 )
-STYLES = ("tokens.css", "base.css", "map.css", "pages.css", "pictures.css", "feature.css", "compare.css")
+STYLES = ("tokens.css", "base.css", "map.css", "pages.css", "pictures.css", "inspect.css", "feature.css", "compare.css", "steer.css")
 EMBED = ("embed.css", "embed.js")
 """Of the framed page of one feature only; the explorer's own page does not load them."""
 ICON = "icon.svg"
@@ -125,6 +126,9 @@ DATA: dict[str, Answer] = {
     "images/{page:int}.json": pictures.serve_page,
     "made/{image_id}": pictures.serve_made,
     "synthetic/{feature:int}/{arm}/{place:int}": _synthetic,
+    "paired/{across}/{up}/{metric}.bin": compare_files.points,
+    "paired/{across}/{up}/{metric}.json": compare_files.summary,
+    "said/{feature:int}.json": compare_files.said,
 }
 """What an atlas serves below ``iconoscope/<version>/``. The version names the content, so browsers may keep it."""
 

@@ -89,5 +89,6 @@
   });
   document.addEventListener("iconoscope-exemplars", drawAll);
 
+  if (window.iconoscopeExemplars) drawAll();
   window.iconoscopeRegions = { draw, regionOf, outlinePath };
 })();

@@ -1,54 +1,19 @@
-"""Compare: the methods over the whole atlas, with intervals, failures, truth and controls."""
+"""The methods over the whole atlas, as the paper's tables: with intervals, failures, truth, controls and tests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import gradio as gr
 
 from app.components.charts import truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
-from app.hub import Hub, Updates
+from app.intervals import wilson
 from app.map_data import ARM_COLOURS
 from app.services import Services
-from app.url_fields import Field, UrlState
-from backend.feature_store import FeatureRecord
 from backend.types import ARM_BY_KEY, Arm
 
-TITLE = "Compare"
-FIELDS: tuple[Field, ...] = ()
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompareTab:
-    """Components of the tab."""
-
-    page: gr.HTML
-
-
-def build(services: Services, static_version: str) -> CompareTab:
-    del static_version  # this tab has no script of its own
-    return CompareTab(page=gr.HTML(str(page(services)), elem_id="ico-compare-page", apply_default_css=False))
-
-
-def wire(hub: Hub, tab: CompareTab) -> None:
-    """This tab has no events."""
-    del hub, tab
-
-
-def restore(hub: Hub, services: Services, tab: CompareTab, state: UrlState) -> Updates:
-    del hub, state
-    return {tab.page: str(page(services))}
-
-
-def opened(services: Services, tab: CompareTab, record: FeatureRecord, state: UrlState | None) -> Updates:
-    """The tab is about the whole atlas."""
-    del services, tab, record, state
-    return {}
 
 
 def page(services: Services) -> Markup:
@@ -194,17 +159,34 @@ def _chance_words(chance: Any) -> str:
 
 
 def _wins_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
+    """Win shares as bars, each with its Wilson interval, count and n."""
     wins = [(arm, int(entries[arm.key]["wins"])) for arm in arms if entries[arm.key].get("wins") is not None]
+    wins = [(arm, n) for arm, n in wins if not arm.is_control]
     total = sum(n for _, n in wins)
     if not total:
         return None
-    rows = [
-        h("tr", _arm_name(arm), h("td", count(n)), h("td", percent(n / total))) for arm, n in wins if not arm.is_control
-    ]
-    head = h("tr", h("th", "Method", scope="col"), h("th", "wins", scope="col"), h("th", "share", scope="col"))
-    lede = f"For how many of {count(total)} features each method's explanation was voted best over the metrics."
-    table = h("table", h("thead", head), h("tbody", *rows), class_="ico-table", style="max-width:560px")
-    return h("section", h("h2", "Best explanation"), h("p", lede, class_="ico-lede"), table)
+    lede = f"For how many of {count(total)} features each method's explanation was voted best over the metrics. "
+    lede += "The lines are 95 % Wilson intervals."
+    rows = [part for arm, n in sorted(wins, key=lambda pair: -pair[1]) for part in _win_bar(arm, n, total)]
+    return h(
+        "section",
+        h("h2", "Best explanation"),
+        h("p", lede, class_="ico-lede"),
+        h("div", *rows, class_="ico-wins"),
+    )
+
+
+def _win_bar(arm: Arm, wins: int, total: int) -> tuple[Markup, Markup, Markup]:
+    share = wilson(wins, total)
+    value, low, high = share.value or 0.0, share.low or 0.0, share.high or 0.0
+    fill = h("span", class_="ico-fill", style=f"width:{100 * value:.2f}%")
+    whisker = h("span", class_="ico-whisker", style=f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%")
+    told = f"{percent(value)} [{percent(low)}, {percent(high)}], {count(wins)} of {count(total)}"
+    return (
+        h("span", arm.label, class_="ico-arm-name"),
+        h("div", fill, whisker, class_="ico-track", data_arm=arm.key, aria_hidden="true"),
+        h("span", told, class_="ico-n"),
+    )
 
 
 def _tests_section(services: Services, tests: Sequence[Mapping[str, Any]]) -> Child:

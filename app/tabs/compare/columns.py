@@ -1,0 +1,52 @@
+"""Scores by arm and metric as columns over the features of an atlas. Read once per atlas, shared by the views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import pyarrow.compute as pc
+from jaxtyping import Float
+
+from backend.feature_store import FeatureStore
+
+Column = Float[np.ndarray, " feature"]
+ATLASES_KEPT = 8
+
+
+@lru_cache(maxsize=ATLASES_KEPT)
+def score_columns(store: FeatureStore) -> Mapping[tuple[str, str], Column]:
+    """(arm key, metric) to float64 values in the row order of the features; NaN where there is no score."""
+    table = store.table("scores").select(["feature", "arm", "metric", "value"])
+    table = table.filter(pc.is_valid(table["value"])).combine_chunks()
+    ids = store.feature_ids
+    order = np.argsort(ids, kind="stable")
+    places = order[np.searchsorted(ids[order], table["feature"].to_numpy())]
+    values = table["value"].to_numpy().astype(np.float64)
+    arms, arm_names = _codes(table["arm"])
+    metrics, metric_names = _codes(table["metric"])
+    found: dict[tuple[str, str], Column] = {}
+    for code in np.unique(arms.astype(np.int64) * len(metric_names) + metrics).tolist():
+        arm, metric = divmod(code, len(metric_names))
+        rows = np.flatnonzero((arms == arm) & (metrics == metric))
+        column = np.full(len(ids), np.nan)
+        column[places[rows]] = values[rows]
+        found[arm_names[arm], metric_names[metric]] = column
+    return found
+
+
+def _codes(column: object) -> tuple[np.ndarray, list[str]]:
+    """A text column as whole numbers and the names that they stand for."""
+    encoded = pc.dictionary_encode(column).combine_chunks()
+    if hasattr(encoded, "chunks"):
+        encoded = encoded.chunk(0)
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+
+
+@lru_cache(maxsize=ATLASES_KEPT)
+def texts_of(store: FeatureStore, arm: str) -> Mapping[int, str]:
+    """Feature id to the text of an arm; failures are left out."""
+    table = store.table("explanations").select(["feature", "arm", "text"])
+    table = table.filter(pc.and_(pc.equal(table["arm"], arm), pc.is_valid(table["text"])))
+    return dict(zip(table["feature"].to_pylist(), table["text"].to_pylist(), strict=True))
