@@ -6,91 +6,28 @@ Every answer is plain JSON, names its atlas with the artifact's fingerprint, and
 
 from __future__ import annotations
 
-import functools
-import inspect
-import json
-import math
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
-from typing import Any, ParamSpec, TypedDict, TypeVar
+from typing import Any
 
 import gradio as gr
 from gradio.events import api as offer
 
+from app import pictures
+from app.api_arguments import SteeredFeature, clean, of_set, steer_row, uploaded, visitor_of, where_of, whole
+from app.api_model import InspectAnswer, SteerAnswer, inspect_answer, steer_answer
+from app.api_reads import AtlasesAnswer, SearchAnswer, atlas_answer, hit_answer
 from app.catalogue import Catalogue
-from app.feature_document import (
-    AtlasStamp,
-    FeatureDocument,
-    ScoreDocument,
-    feature_document,
-    link,
-    score_documents,
-    stamp,
-)
+from app.feature_document import FeatureDocument, feature_document, stamp
+from app.inspecting import RANKINGS, UNUSUAL
+from app.inspecting import inspect as inspect_picture
+from app.publishing import published
 from app.services import Services
-from backend.errors import IconoscopeError, QueryError
+from app.steer_setup import SteerSetup
+from backend.errors import QueryError
 
 MOST_HITS = 100
 MOST_EXEMPLARS = 24
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class ApiError(gr.Error):
-    """An error of ours as programs read it: the message itself, nothing escaped, no traceback on the server."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, title="That did not work", print_exception=False)
-
-    def __str__(self) -> str:
-        return str(self.message)
-
-
-class AtlasAnswer(AtlasStamp):
-    """One atlas that is served here."""
-
-    subject: dict[str, Any]
-    hook_point: dict[str, Any]
-    sae: dict[str, Any]
-    methods: list[dict[str, str]]
-    metrics: list[dict[str, Any]]
-    prompts: dict[str, str]
-    concept_coverage: dict[str, Any] | None
-    recipe: str | None
-    link: str
-
-
-class AtlasesAnswer(TypedDict):
-    """The atlases of this explorer; ``default`` is used where no key is given."""
-
-    default: str
-    atlases: list[AtlasAnswer]
-
-
-class HitAnswer(TypedDict):
-    """One feature that answers a query, why, and how far its words can be trusted."""
-
-    feature: int
-    text: str
-    written_by: str | None
-    why: str
-    score: float
-    similarity: float | None
-    truth: str
-    firing_fraction: float
-    n_images_active: int
-    scores: list[ScoreDocument]
-    link: str
-
-
-class SearchAnswer(TypedDict):
-    """Hits, best first; ``n_searched`` features were considered."""
-
-    atlas: AtlasStamp
-    query: str
-    n: int
-    n_searched: int
-    hits: list[HitAnswer]
+MOST_ON_IMAGE = 100
 
 
 class PublicApi:
@@ -105,7 +42,7 @@ class PublicApi:
         An atlas holds the features of one sparse autoencoder (SAE) inside the vision tower of a vision-language model,
         each explained in words by several methods and scored. Use an atlas's key as the argument of the other tools.
         """
-        return {"default": self._catalogue.default.key, "atlases": [_atlas(one) for one in self._catalogue]}
+        return {"default": self._catalogue.default.key, "atlases": [atlas_answer(one) for one in self._catalogue]}
 
     def search_features(self, query: str, n: int = 20, atlas: str = "") -> SearchAnswer:
         """Find the features of a vision encoder that fit a description, by meaning and by words.
@@ -127,7 +64,7 @@ class PublicApi:
             "query": text,
             "n": len(hits),
             "n_searched": len(services.store),
-            "hits": [_hit(services, one) for one in hits],
+            "hits": [hit_answer(services, one) for one in hits],
         }
 
     def get_feature(self, feature: int, n_exemplars: int = 6, atlas: str = "") -> FeatureDocument:
@@ -145,6 +82,88 @@ class PublicApi:
         number = whole("feature", feature, 0, 2**31 - 1)
         return feature_document(services, number, whole("n_exemplars", n_exemplars, 0, MOST_EXEMPLARS))
 
+    def steer(
+        self,
+        feature: int,
+        strength: float | None = None,
+        operation: str = "add",
+        more: list[SteeredFeature] | None = None,
+        patches: str = "all",
+        image: str = "blank",
+        prompt: str = "",
+        temperature: float | None = None,
+        seed: int = 0,
+        atlas: str = "",
+        request: gr.Request | None = None,
+    ) -> SteerAnswer:
+        """Push a vision-language model along a feature of its vision tower, and read what it then says of an image.
+
+        Always answers four times at once: unsteered, steered, and two controls (random directions, and the directions
+        of other features, with the same strengths on the same patches). Trust only what differs from every control.
+
+        Args:
+            feature: number of the feature
+            strength: residual-stream L2 units, may be negative; null for the feature's recommended strength
+            operation: "add" the direction, "set" the patches to it, or "ablate" the feature's own activation
+            more: further features of a weighted set, each with feature, operation and strength; at most 7
+            patches: "all", "active" (where the feature fires), or flat row-major numbers like "3-5.9"
+            image: image id: "blank", "black", "noise-7", one of get_feature, or one that inspect_image answered
+            prompt: question about the image, up to 600 characters; empty for the paper's steering prompt
+            temperature: null for greedy answers, else 0.05 to 5; all four answers then share their random numbers
+            seed: of the sampling
+            atlas: key of the atlas (see list_atlases); empty for the default one
+        """
+        services = self._services(atlas)
+        wanted = [(feature, operation, strength), *(of_set(one) for one in more or ())]
+        setup = SteerSetup(
+            rows=tuple(steer_row(services, whole("feature", number, 0, 2**31 - 1), *how) for number, *how in wanted),
+            where=where_of(clean(patches)),
+            image_id=pictures.normal(clean(image)),
+            prompt=clean(prompt) or next(iter(services.meta["prompts"].values())),
+            temperature=temperature,
+            seed=whole("seed", seed, 0, 10**9),
+        )
+        return steer_answer(services, visitor_of(request), setup)
+
+    def inspect_image(
+        self,
+        image: str = "",
+        image_base64: str = "",
+        patches: list[int] | None = None,
+        rank_by: str = UNUSUAL,
+        n: int = 20,
+        with_grids: bool = False,
+        atlas: str = "",
+        request: gr.Request | None = None,
+    ) -> InspectAnswer:
+        """Look at an image through a vision encoder's features: which fire on it, where, and what they mean in words.
+
+        Each feature comes with the truth verdict on its words where known, and with their reliability: how well the
+        words predict the feature (AUROC, 0.5 is chance) with n and a 95 % interval. A picture given in base64 is kept
+        in memory under the image id of the answer, so that steer can use it.
+
+        Args:
+            image: image id: one of get_feature, "black", "noise-7", or one that this function answered before
+            image_base64: instead of an id, a picture's bytes in base64 (JPEG, PNG, WebP, GIF, BMP, TIFF; up to 20 MiB)
+            patches: flat row-major numbers of the patches to look at; null for the whole image
+            rank_by: "unusual" (strong for the feature, and rare) or "strongest" (mean activation)
+            n: how many features at most, 1 to 100
+            with_grids: also give each feature's activation on every patch
+            atlas: key of the atlas (see list_atlases); empty for the default one
+        """
+        services = self._services(atlas)
+        if bool(image) == bool(image_base64):
+            raise QueryError("Give either image (an id) or image_base64 (a picture's bytes).")
+        if rank_by not in RANKINGS:
+            raise QueryError(f"rank_by must be one of {', '.join(RANKINGS)}.")
+        most = services.store.grid.n_patches - 1
+        chosen = sorted({whole("a patch", one, 0, most) for one in patches or ()})
+        who = visitor_of(request)
+        image_id = uploaded(image_base64, who) if image_base64 else clean(image)
+        wanted = whole("n", n, 1, MOST_ON_IMAGE)
+        steps = inspect_picture(services, who, image_id, chosen, by=rank_by, most=wanted)
+        return inspect_answer(services, steps, with_grids)
+
     def _services(self, key: str) -> Services:
         """The atlas of a key. Raises QueryError for keys nobody knows: a program must not get another's data."""
         if key and key not in self._catalogue:
@@ -154,7 +173,7 @@ class PublicApi:
 
     def functions(self) -> Sequence[Callable[..., Any]]:
         """What is public."""
-        return (self.list_atlases, self.search_features, self.get_feature)
+        return (self.list_atlases, self.search_features, self.get_feature, self.steer, self.inspect_image)
 
 
 def register(catalogue: Catalogue) -> None:
@@ -162,90 +181,3 @@ def register(catalogue: Catalogue) -> None:
     for function in PublicApi(catalogue).functions():
         # Not queued: reads answer at once, and the model has its own fair line (app/subject_worker.py).
         offer(published(function), queue=False)
-
-
-def published(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` with our errors made readable, and with its signature as Gradio needs it: types, not their names."""
-
-    @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except IconoscopeError as error:
-            raise ApiError(str(error)) from error
-
-    called.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
-    return called
-
-
-def answer_in_json(blocks: gr.Blocks) -> None:
-    """Let MCP tools answer in JSON; Gradio's own text of a dictionary is Python's. Call once the server runs."""
-    server = blocks.mcp_server_obj
-    if server is None:
-        return
-    text_content = server.types.TextContent
-
-    def as_json(data: Sequence[Any], root_url: str) -> list[Any]:
-        del root_url
-        return [text_content(type="text", text=json.dumps(one, ensure_ascii=False, allow_nan=False)) for one in data]
-
-    server.postprocess_output_data = as_json
-
-
-def has_mcp() -> bool:
-    """Whether the ``mcp`` package is installed."""
-    return find_spec("mcp") is not None
-
-
-def clean(text: object) -> str:
-    """A string that can be encoded: lone surrogates, which JSON may bring, become replacement signs."""
-    if not isinstance(text, str):
-        raise QueryError(f"Text was expected, not {type(text).__name__}.")
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def whole(name: str, value: object, low: int, high: int) -> int:
-    """A whole number within limits. Raises QueryError with the limits."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value % 1:
-        raise QueryError(f"{name} must be a whole number, not {str(value)[:40]!r}.")
-    if not low <= value <= high:
-        raise QueryError(f"{name} is {value:g}; it must be from {low} to {high}.")
-    return int(value)
-
-
-def _atlas(services: Services) -> AtlasAnswer:
-    meta = services.meta
-    subject = meta.get("subject") or {}
-    return {
-        **stamp(services),
-        "subject": {name: subject.get(name) for name in ("name", "repository", "fingerprint")},
-        "hook_point": dict(meta.get("hook_point") or {}),
-        "sae": dict(meta.get("sae") or {}),
-        "methods": [
-            {"arm": arm.key, "label": arm.label, "kind": "control" if arm.is_control else "method"}
-            for arm in services.store.arms
-        ],
-        "metrics": [dict(card) for card in services.metric_cards.values()],
-        "prompts": dict(meta.get("prompts") or {}),
-        "concept_coverage": meta.get("concept_coverage"),
-        "recipe": meta.get("recipe"),
-        "link": f"?atlas={services.key}",
-    }
-
-
-def _hit(services: Services, hit: Any) -> HitAnswer:
-    record = services.store.feature(hit.feature)
-    scores = services.store.scores(hit.feature)
-    return {
-        "feature": hit.feature,
-        "text": hit.text,
-        "written_by": hit.arm.label if hit.arm is not None else None,
-        "why": hit.why,
-        "score": hit.score,
-        "similarity": hit.similarity,
-        "truth": services.best_outcome(hit.feature),
-        "firing_fraction": record.firing_fraction,
-        "n_images_active": record.n_images_active,
-        "scores": score_documents(services, scores.get(hit.arm, ())) if hit.arm is not None else [],
-        "link": link(services, hit.feature),
-    }

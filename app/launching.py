@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from app import api, server
+from app import publishing, server
 from app.catalogue import Catalogue, open_catalogue
 from app.components.addresses import static
 from app.services import Services
@@ -83,11 +83,11 @@ def start(
         favicon_path=server.STATIC_DIR / server.ICON,
         app_kwargs={"routes": server.routes(catalogue), "middleware": server.middleware()},
         max_file_size="1mb",
-        mcp_server=api.has_mcp(),
+        mcp_server=publishing.has_mcp(),
         # Everyone who waits for the model holds a thread; reads must find free ones beside them.
         max_threads=MAX_THREADS,
     )
-    api.answer_in_json(blocks)
+    publishing.answer_in_json(blocks)
     explorer = Explorer(url=url, catalogue=catalogue, blocks=blocks)
     if warm:
         threading.Thread(target=warm_up, args=(catalogue,), name="warm-up", daemon=True).start()

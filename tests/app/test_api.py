@@ -10,15 +10,16 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import api
-from app.api import ApiError, PublicApi, published
+from app import publishing
+from app.api import PublicApi
 from app.catalogue import Catalogue, open_catalogue
+from app.publishing import ApiError, published
 from app.ui import build_ui
 from backend.errors import EmptyQuery, QueryError, UnknownFeature
 from tests.builders_atlas import BagEncoder
 from tests.hostile import HOSTILE
 
-PUBLIC = {"list_atlases", "search_features", "get_feature"}
+PUBLIC = {"list_atlases", "search_features", "get_feature", "steer", "inspect_image"}
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +52,12 @@ def test_types_and_descriptions_reach_the_schema(blocks: gr.Blocks) -> None:
         function = getattr(PublicApi, name)
         endpoint = endpoints[f"/{name}"]
         assert endpoint.get("description", "").startswith((inspect.getdoc(function) or "none").splitlines()[0])
-        assert [one["parameter_name"] for one in endpoint["parameters"]] == list(
-            inspect.signature(function).parameters
-        )[1:]
+        arguments = [one for one in inspect.signature(function).parameters if one not in {"self", "request"}]
+        assert [one["parameter_name"] for one in endpoint["parameters"]] == arguments
         assert all(one["type"] for one in endpoint["parameters"])
         properties = endpoint["returns"][0]["type"]["properties"]
         assert "atlas" in properties or "atlases" in properties
-        for argument in list(inspect.signature(function).parameters)[1:]:
+        for argument in arguments:
             assert f"{argument}: " in (function.__doc__ or ""), f"{name} does not say what {argument} is"
 
 
@@ -145,7 +145,7 @@ def test_a_fault_of_ours_stays_one() -> None:
 
 
 def test_without_the_mcp_package_nothing_breaks(monkeypatch: pytest.MonkeyPatch, blocks: gr.Blocks) -> None:
-    monkeypatch.setattr(api, "find_spec", lambda name: None)
-    assert not api.has_mcp()
+    monkeypatch.setattr(publishing, "find_spec", lambda name: None)
+    assert not publishing.has_mcp()
     assert blocks.mcp_server_obj is None
-    api.answer_in_json(blocks)
+    publishing.answer_in_json(blocks)
