@@ -1,17 +1,15 @@
-"""How the Inspect tab shows what fires on an image, and what the model says with and without a feature."""
+"""How the Inspect tab shows which features fire on a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import SequenceMatcher
 
 from app import pictures
-from app.ablation import AblationAnswers
 from app.components import addresses
 from app.components.cards import go_button, words
 from app.components.charts import truth_badge
 from app.components.exemplars import pack_grid
-from app.components.markup import Child, Markup, h, join
+from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, number, percent
 from app.inspecting import STRONGEST, FeatureOnImage, Inspection
 from app.services import Services
@@ -19,15 +17,16 @@ from app.steer_setup import written_patches
 from app.subject_worker import Waiting
 
 UNUSUAL_TOLD = (
-    "Bits: the activation as a share of the feature's maximum, times log2(1 / firing fraction). Features that fire "
+    "Bits: the activation as a share of the feature's maximum, times log2(1 / usual rate). Features that fire "
     "everywhere, or far below their maximum, get few."
 )
+STORED_TOLD = "These activations were stored by the harvest; the others the model gave just now."
 WELCOME = "Choose a picture or upload one. Then tap the patches you wonder about."
 
 
 def status(text: str) -> Markup:
     """A line while nothing can be shown yet."""
-    return _frame(h("p", text, class_="ico-empty ico-status", role="status"))
+    return frame(h("p", text, class_="ico-empty ico-status", role="status"))
 
 
 def waiting(frame: Waiting) -> str:
@@ -41,10 +40,10 @@ def waiting(frame: Waiting) -> str:
 
 def problem(text: str) -> Markup:
     """Why the picture cannot be inspected, and what to do."""
-    return _frame(h("p", text, class_="ico-empty is-wrong", role="alert"))
+    return frame(h("p", text, class_="ico-empty is-wrong", role="alert"))
 
 
-def _frame(*children: Child) -> Markup:
+def frame(*children: Child) -> Markup:
     return h("div", *children, class_="ico-page ico-inspected")
 
 
@@ -54,10 +53,10 @@ def _frame(*children: Child) -> Markup:
 def found(services: Services, seen: Inspection, by: str, pinned: int | None) -> Markup:
     """The features that fire on the chosen patches, best first. ``pinned``: whose heatmap stays on the picture."""
     if not seen.features:
-        return _frame(_head(services, seen, by), h("p", _nothing(seen), class_="ico-empty"))
+        return frame(_head(services, seen, by), h("p", _nothing(seen), class_="ico-empty"))
     src = pictures.address(services, seen.image_id)
     rows = [_row(services, seen, one, src, pinned == one.record.feature) for one in seen.features]
-    return _frame(_head(services, seen, by), h("ol", *rows, class_="ico-found-list"))
+    return frame(_head(services, seen, by), h("ol", *rows, class_="ico-found-list"))
 
 
 def _nothing(seen: Inspection) -> str:
@@ -121,7 +120,13 @@ def _row(services: Services, seen: Inspection, one: FeatureOnImage, src: str, pi
     return h(
         "li",
         heat,
-        h("div", _named(one), _badges(one), _numbers(seen, one), _actions(seen, one), class_="ico-found-body"),
+        h(
+            "div",
+            h("div", _named(one), _actions(seen, one), class_="ico-found-top"),
+            _badges(one),
+            _numbers(seen, one),
+            class_="ico-found-body",
+        ),
         class_="ico-found",
         data_feature=feature,
         data_grid=pack_grid(one.grid),
@@ -165,7 +170,7 @@ def _badges(one: FeatureOnImage) -> Markup:
             class_="ico-badge",
             data_sign="✓" if kept else "–",
         ),
-        h("span", "stored by the harvest", class_="ico-badge", data_sign="◼") if one.stored else None,
+        h("span", "stored", class_="ico-badge", data_sign="◼", title=STORED_TOLD) if one.stored else None,
         class_="ico-found-badges",
     )
 
@@ -174,14 +179,17 @@ def _numbers(seen: Inspection, one: FeatureOnImage) -> Markup:
     share = min(1.0, one.relative)
     of_maximum = f"{percent(one.relative)} of its maximum {number(one.record.maximum)}" if one.record.maximum else ""
     if seen.patches:
-        where = f"{count(one.n_active)} of {count(seen.n_patches)} chosen patches, {count(one.n_active_image)} in all"
+        where, all_over = (
+            f"{count(one.n_active)} of {count(seen.n_patches)}",
+            f"chosen; {count(one.n_active_image)} in all",
+        )
     else:
-        where = f"{count(one.n_active)} of {count(seen.n_patches)} patches"
+        where, all_over = f"{count(one.n_active)} of {count(seen.n_patches)}", "patches"
     items = (
         ("Strongest", number(one.maximum), of_maximum),
         ("Mean", number(one.mean), f"over {count(seen.n_patches)} patches"),
-        ("Fires on", where, ""),
-        ("Unusual", f"{number(one.unusual, 1)} bits", f"fires on {percent(one.record.firing_fraction)} of all patches"),
+        ("Fires on", where, all_over),
+        ("Unusual", f"{number(one.unusual, 1)} bits", f"usual rate {percent(one.record.firing_fraction)}"),
     )
     facts = [
         h(
@@ -215,102 +223,4 @@ def _actions(seen: Inspection, one: FeatureOnImage) -> Markup:
         go_button("Steer it here", "steer", addresses.page(**steer)[1:], addresses.page(tab="steer", **steer)),
         go_button("Ablate in Steer", "steer", addresses.page(**ablate)[1:], addresses.page(tab="steer", **ablate)),
         class_="ico-actions ico-found-actions",
-    )
-
-
-# with and without ----------------------------------------------------------------------------------------------------
-
-
-def differences(before: str, after: str) -> Markup:
-    """``after``, with the words it gained marked and those it lost struck through."""
-    old, new = before.split(), after.split()
-    parts: list[Child] = []
-    for kind, a, b, c, d in SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            parts.append(" ".join(new[c:d]))
-            continue
-        if b > a:
-            parts.append(h("del", " ".join(old[a:b])))
-        if d > c:
-            parts.append(h("mark", " ".join(new[c:d])))
-    return join(parts, " ")
-
-
-def ablation(services: Services, feature: int, frame: AblationAnswers | None, question: str, told: str) -> Markup:
-    """Three answers side by side: as it is, without the feature, and a control of the same size."""
-    record = services.store.feature(feature)
-    named = record.best_text or "no words"
-    streaming = frame is not None and not frame.done
-    shown = frame or AblationAnswers()
-    edited = "" if shown.n_edited is None else f"{count(shown.n_edited)} patches edited"
-    cards = (
-        ("given", "As it is", "nothing taken out", _answer(shown.given, None, streaming), "0 patches edited"),
-        ("without", "Without it", named, _answer(shown.without, shown.given, streaming), edited),
-        (
-            "random",
-            "Random control",
-            "the same amount along a direction that means nothing",
-            _answer(shown.random[0], shown.given, streaming),
-            edited,
-        ),
-    )
-    columns = [
-        h(
-            "article",
-            h("h4", title),
-            h("span", subtitle, class_="ico-why"),
-            body,
-            h("span", note if frame else "no answer yet", class_="ico-n"),
-            class_="ico-answer",
-            data_column=key,
-        )
-        for key, title, subtitle, body, note in cards
-    ]
-    return _frame(
-        h("h3", f"“{question}” with and without feature {feature}", class_="ico-ablation-title"),
-        h("div", *columns, class_="ico-columns ico-ablation", aria_live="off"),
-        h("p", told or _verdict(feature, shown), class_="ico-status", role="status"),
-        _others(shown) if shown.done else None,
-    )
-
-
-def ask_again(feature: int) -> Markup:
-    """After a page was loaded anew: the question is not put to the model again by itself."""
-    button = h(
-        "button", f"Ask again without feature {feature}", type="button", class_="ico-button", data_without=feature
-    )
-    return _frame(h("div", button, class_="ico-actions"))
-
-
-def _answer(text: str, before: str | None, streaming: bool) -> Markup:
-    if not text and not streaming:
-        return h("p", "", class_="ico-words")
-    # While words still arrive, two answers differ in length only because one is ahead.
-    body: Child = text if streaming or before is None else differences(before, text)
-    return h("p", body, class_="ico-words is-streaming" if streaming else "ico-words")
-
-
-def _verdict(feature: int, frame: AblationAnswers) -> str:
-    if not frame.done:
-        return ""
-    share = frame.random_changes
-    n_changed = sum(text != frame.given for text in frame.random)
-    own = "changes the answer" if frame.changed else "does not change the answer"
-    told = f"Taking feature {feature} out {own} (n = 1, greedy). Of {len(frame.random)} random directions of the same "
-    told += f"size, {n_changed} {'does' if n_changed == 1 else 'do'}"
-    if share.low is not None and share.high is not None and share.value is not None:
-        told += f" ({percent(share.value)}, 95 % interval {percent(share.low)} to {percent(share.high)})"
-    told += "."
-    if frame.changed and n_changed > len(frame.random) / 2:
-        told += " So the change says little about this feature: any edit of this size would do."
-    return f"{told} {frame.seconds:.1f} s."
-
-
-def _others(frame: AblationAnswers) -> Markup:
-    items = [h("li", h("span", differences(frame.given, text), class_="ico-words")) for text in frame.random]
-    return h(
-        "details",
-        h("summary", f"All {len(frame.random)} random controls"),
-        h("ol", *items),
-        class_="ico-ablation-controls",
     )

@@ -9,13 +9,13 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 
-from app import inspect_views, pictures
+from app import ablation_views, inspect_views, pictures
 from app.ablation import DEFAULT_QUESTION, answers_without
 from app.components import addresses
 from app.components.image_chooser import chooser_choices, chooser_value, image_chooser
 from app.components.patch_picker import inside, patch_picker, picker_value
 from app.hub import QUICK, Hub, Updates, visitor
-from app.inspecting import MOST_FEATURES, RANKINGS, UNUSUAL, inspect
+from app.inspecting import RANKINGS, UNUSUAL, inspect
 from app.latest import Latest
 from app.services import Services
 from app.steer_setup import MAX_PROMPT_CHARACTERS, Patches, Where
@@ -40,6 +40,7 @@ WITHOUT = Whole("without")
 """Feature whose ablation was asked for."""
 FIELDS: tuple[Field, ...] = (IMAGE, SPOT, RANKED, HEAT, QUESTION, WITHOUT)
 N_PICTURES = 6
+N_LISTED = 30
 LEGEND = "Picture to inspect"
 RANKING_LABELS = [("Most unusual first", RANKINGS[0]), ("Strongest first", RANKINGS[1])]
 FOUND_SCRIPT = """
@@ -130,7 +131,7 @@ def wire(hub: Hub, tab: InspectTab) -> None:
 
 def on_map(value: str) -> dict[str, Any]:
     """The message that lights the listed features on the map."""
-    features = [int(one) for one in value.split(".")[:MOST_FEATURES] if one.isascii() and one.isdigit()]
+    features = [int(one) for one in value.split(".")[:N_LISTED] if one.isascii() and one.isdigit()]
     return show_hits(features, "features of the inspected picture")
 
 
@@ -195,7 +196,7 @@ def on_asked(services: Services, asked: Any, picker: Any, request: gr.Request) -
     who = visitor(request)
     turn = _latest.begin(who)
     try:
-        for step in inspect(services, who, wish.image_id, wish.patches, by=wish.ranked):
+        for step in inspect(services, who, wish.image_id, wish.patches, by=wish.ranked, most=N_LISTED):
             if not _latest.is_on(who, turn):
                 return
             if isinstance(step, Waiting):
@@ -216,17 +217,17 @@ def on_without(
     wish = read_asked(services, asked)
     feature = parse_feature(services, event.value)
     text = str(question or "").strip() or question_of(services)
-    yield str(inspect_views.ablation(services, feature, None, text, "Starting …"))
+    yield str(ablation_views.ablation(services, feature, None, text, "Starting …"))
     try:
         for step in answers_without(services, visitor(request), wish.image_id, feature, text):
             if isinstance(step, Waiting):
-                yield str(inspect_views.ablation(services, feature, None, text, inspect_views.waiting(step)))
+                yield str(ablation_views.ablation(services, feature, None, text, inspect_views.waiting(step)))
             else:
                 told = "" if step.done else f"Answering … {step.seconds:.1f} s"
-                yield str(inspect_views.ablation(services, feature, step, text, told))
+                yield str(ablation_views.ablation(services, feature, step, text, told))
     except IconoscopeError as error:
         # Half an answer must not stand there as if it were one.
-        yield str(inspect_views.ablation(services, feature, None, text, f"No answer: {error}"))
+        yield str(ablation_views.ablation(services, feature, None, text, f"No answer: {error}"))
         raise
 
 
@@ -263,7 +264,7 @@ def restore(hub: Hub, services: Services, tab: InspectTab, state: UrlState) -> U
     if record is not None:
         updates[tab.chooser] = _with_exemplars(services, image, record)
     if state["without"] is not None and state["without"] in services.store:
-        updates[tab.answers] = str(inspect_views.ask_again(state["without"]))
+        updates[tab.answers] = str(ablation_views.ask_again(state["without"]))
     return updates
 
 
