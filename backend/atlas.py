@@ -49,7 +49,7 @@ class FeatureAtlas:
             artifact.path(name)
         require_format(artifact)
         for name in ATLAS_TABLES:
-            check_columns(name, artifact.table(name), str(artifact.folder))
+            check_columns(name, artifact.schema(name), str(artifact.folder))
         store = FeatureStore(artifact)
         n_rows, n_texts = artifact.array("embeddings").shape[0], len(store.texts)
         if n_rows != n_texts:

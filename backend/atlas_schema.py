@@ -122,14 +122,25 @@ OPTIONAL_COLUMNS = frozenset({("features", "decoder_norm"), ("features", "truth_
 NEIGHBOUR_KINDS: tuple[str, ...] = ("meaning", "direction", "coactivation")
 
 
-def check_columns(name: str, table: pa.Table, where: str) -> None:
-    """Raise ArtifactDamaged if a table lacks a column or holds it in an incompatible type."""
+REPEATED_TEXTS: dict[str, tuple[str, ...]] = {
+    "explanations": ("arm", "text", "raw_text", "failure", "truth_outcome"),
+    "text_masks": ("text", "image_id"),
+    "scores": ("arm", "metric", "reason"),
+    "exemplars": ("split", "pooling", "image_id"),
+    "synthetic_activations": ("arm", "text"),
+    "neighbours": ("kind",),
+}
+"""Columns by table whose texts repeat: a reader may keep them as dictionaries."""
+
+
+def check_columns(name: str, schema: pa.Schema, where: str) -> None:
+    """Raise ArtifactDamaged if the schema of a table lacks a column or holds it in an incompatible type."""
     for column in ATLAS_TABLES[name]:
-        if column.name not in table.column_names:
+        if column.name not in schema.names:
             if (name, column.name) in OPTIONAL_COLUMNS:
                 continue
             raise ArtifactDamaged(f"{where}: table {name!r} has no column {column.name!r}.")
-        found = table.schema.field(column.name).type
+        found = schema.field(column.name).type
         if _family(found) != _family(column.type):
             raise ArtifactDamaged(
                 f"{where}: column {name}.{column.name} has type {found} where {column.type} was expected."

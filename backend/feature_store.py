@@ -1,121 +1,46 @@
 """FeatureStore: the records of an atlas by feature id, read-only and lazy. Knows neither tensors nor models.
 
-Every record is frozen and plain; absent values are None (never 0, never NaN).
+Tables are sorted by feature, so the rows of one are a slice. Texts that repeat (arms, metrics, image ids) stay
+dictionary-encoded in memory: an atlas of 100,000 features takes hundreds of megabytes, not gigabytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
+from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int, Int64
 
 from backend.artifacts import Artifact
-from backend.atlas_schema import ATLAS_TABLES, check_columns
+from backend.atlas_schema import ATLAS_TABLES, REPEATED_TEXTS, check_columns
 from backend.errors import ArtifactDamaged, UnknownFeature
+from backend.feature_records import (
+    ClusterRecord,
+    ExemplarRecord,
+    ExplanationRecord,
+    FeatureRecord,
+    NeighbourRecord,
+    SyntheticRecord,
+)
 from backend.types import ARM_BY_KEY, Arm, PatchGrid, Score, TruthOutcome
 
+__all__ = [
+    "ATLAS_KIND",
+    "ClusterRecord",
+    "ExemplarRecord",
+    "ExplanationRecord",
+    "FeatureRecord",
+    "FeatureStore",
+    "NeighbourRecord",
+    "SyntheticRecord",
+]
 ATLAS_KIND = "atlas"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureRecord:
-    """One alive feature of the SAE. Activations are in the SAE's own units (residual-stream L2)."""
-
-    feature: int
-    x: float
-    y: float
-    cluster: int
-    firing_fraction: float
-    """Share of patches with an activation above 0, in [0, 1]."""
-    mean_when_active: float
-    maximum: float
-    n_images_active: int
-    histogram: tuple[int, ...]
-    """Counts of active patches per bin."""
-    histogram_edges: tuple[float, ...]
-    """Bin edges, one more than there are bins."""
-    decoder_norm: float | None
-    truth_concept: str | None
-    truth_ap: float | None
-    """Average precision of the activation against the concept's exact masks, in [0, 1]."""
-    truth_group: str | None
-    truth_terms: tuple[str, ...]
-    """Concept name, family and hypernyms: the words under which the truth can be searched."""
-    best_arm: Arm | None
-    best_text: str | None
-    agreement: float | None
-    """Cosine between the embeddings of the STEERING and the Top-k (masks) text, in [-1, 1]."""
-    quality_kept: bool
-    recommended_strength: float | None
-    """For steering, in residual-stream L2 units."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplanationRecord:
-    """What one arm wrote for one feature: ``text`` or the reason of its failure."""
-
-    feature: int
-    arm: Arm
-    text: str | None
-    raw_text: str
-    failure: str | None
-    strength: float | None
-    n_patches_edited: int | None
-    image_ids: tuple[str, ...]
-    truth_outcome: TruthOutcome
-    is_best: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExemplarRecord:
-    """An image on which a feature is active, with its activation per patch."""
-
-    feature: int
-    split: str
-    pooling: str
-    rank: int
-    image_id: str
-    activation_mean: float
-    activation_max: float
-    grid: Float[np.ndarray, "row col"]
-    """float32 activation of the feature at each patch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyntheticRecord:
-    """An image generated from an explanation and the feature's activation on it (None: not measured)."""
-
-    text: str
-    image_index: int
-    webp: bytes
-    activation: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NeighbourRecord:
-    """A feature near another by ``kind``: cosine of meaning or direction, or co-activation."""
-
-    kind: str
-    rank: int
-    feature: int
-    value: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterRecord:
-    """A region of the map with its label."""
-
-    cluster: int
-    label: str
-    x: float
-    y: float
-    n_features: int
-    top_words: tuple[str, ...]
 
 
 class FeatureStore:
@@ -123,7 +48,8 @@ class FeatureStore:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        self._groups: dict[str, dict[int, np.ndarray]] = {}
+        self._rows_of: dict[str, _FeatureRows] = {}
+        self._lock = Lock()
 
     # whole-atlas views -------------------------------------------------------------------------------------------
 
@@ -175,9 +101,9 @@ class FeatureStore:
         return feature in self._row_of
 
     def table(self, name: str) -> pa.Table:
-        """A table of the atlas with its columns checked. Raises ArtifactDamaged."""
-        table = self.artifact.table(name)
-        check_columns(name, table, str(self.artifact.folder))
+        """A table with its columns checked; texts that repeat come as dictionaries. Raises ArtifactDamaged."""
+        table = self.artifact.table(name, REPEATED_TEXTS.get(name, ()))
+        check_columns(name, table.schema, str(self.artifact.folder))
         return table
 
     # by feature --------------------------------------------------------------------------------------------------
@@ -210,11 +136,16 @@ class FeatureStore:
         self, feature: int, pooling: str = "mean", split: str | None = "explain"
     ) -> tuple[ExemplarRecord, ...]:
         """Exemplars by rank; ``split=None`` takes every split. Raises UnknownFeature."""
-        rows = [row for row in self._rows("exemplars", feature) if row["pooling"] == pooling]
-        rows = [row for row in rows if split is None or row["split"] == split]
+        table = self._slice("exemplars", feature)
+        grids = table["grid"]
+        rows = [
+            (place, row)
+            for place, row in enumerate(table.drop_columns(["grid"]).to_pylist())
+            if row["pooling"] == pooling and (split is None or row["split"] == split)
+        ]
         return tuple(
-            ExemplarRecord(**{**row, "grid": self._grid(row["grid"])})
-            for row in sorted(rows, key=lambda row: (row["split"], row["rank"]))
+            ExemplarRecord(**row, grid=self._grid(grids[place]))
+            for place, row in sorted(rows, key=lambda item: (item[1]["split"], item[1]["rank"]))
         )
 
     def synthetic(self, feature: int, arm: Arm | str) -> tuple[SyntheticRecord, ...]:
@@ -257,10 +188,15 @@ class FeatureStore:
 
     def text_mask(self, text: str, image_id: str) -> Bool[np.ndarray, "row col"] | None:
         """The patches of a stored image that a text speaks about; None if its mask is not stored."""
-        row = self._mask_rows.get((text, image_id))
-        if row is None:
+        keys, order = self._mask_keys
+        text_row, image_row = self.text_row(text), self._image_row.get(image_id)
+        if text_row is None or image_row is None:
             return None
-        packed = np.frombuffer(self.table("text_masks")["mask"][row].as_py(), dtype=np.uint8)
+        key = text_row * len(self._image_row) + image_row
+        at = int(np.searchsorted(keys, key))
+        if at == len(keys) or keys[at] != key:
+            return None
+        packed = np.frombuffer(self.table("text_masks")["mask"][int(order[at])].as_py(), dtype=np.uint8)
         bits = np.unpackbits(packed)
         n = self.grid.n_patches
         if not n <= bits.size < n + 8:
@@ -272,10 +208,16 @@ class FeatureStore:
         return {text: row for row, text in enumerate(self.texts["text"].to_pylist())}
 
     @cached_property
-    def _mask_rows(self) -> dict[tuple[str, str], int]:
-        table = self.table("text_masks")
-        keys = zip(table["text"].to_pylist(), table["image_id"].to_pylist(), strict=True)
-        return {key: row for row, key in enumerate(keys)}
+    def _mask_keys(self) -> tuple[Int64[np.ndarray, " mask"], Int64[np.ndarray, " mask"]]:
+        """Sorted keys text row x images + image row, and the row of each in text_masks; foreign rows come first."""
+        table, images = self.table("text_masks"), pa.array(list(self._image_row), pa.string())
+        text, image = (
+            places_of(table[name], known).astype(np.int64)
+            for name, known in (("text", self.texts["text"].combine_chunks()), ("image_id", images))
+        )
+        keys = np.where((text < 0) | (image < 0), -1, text * len(images) + image)
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
 
     # images --------------------------------------------------------------------------------------------------------
 
@@ -313,17 +255,17 @@ class FeatureStore:
             )
         return row
 
-    def _rows(self, name: str, feature: int) -> Iterator[dict[str, Any]]:
-        """The rows of one feature in table order."""
+    def _rows(self, name: str, feature: int) -> list[dict[str, Any]]:
+        """The rows of one feature in table order. Raises UnknownFeature."""
+        return self._slice(name, feature).to_pylist()
+
+    def _slice(self, name: str, feature: int) -> pa.Table:
+        """The same as a table without copying."""
         self._row(feature)
-        if name not in self._groups:
-            column = self.table(name)["feature"].to_numpy()
-            order = np.argsort(column, kind="stable")
-            ids, starts = np.unique(column[order], return_index=True)
-            self._groups[name] = dict(zip(ids.tolist(), np.split(order, starts[1:]), strict=True)) if len(ids) else {}
-        places = self._groups[name].get(feature)
-        if places is not None:
-            yield from self.table(name).take(pa.array(places)).to_pylist()
+        with self._lock:
+            if name not in self._rows_of:
+                self._rows_of[name] = _FeatureRows(self.table(name))
+        return self._rows_of[name].of(feature)
 
     def _explanation(self, row: Mapping[str, Any]) -> ExplanationRecord:
         return ExplanationRecord(
@@ -339,8 +281,8 @@ class FeatureStore:
             is_best=bool(row["is_best"]),
         )
 
-    def _grid(self, values: list[float]) -> Float[np.ndarray, "row col"]:
-        flat = np.asarray(values, dtype=np.float32)
+    def _grid(self, values: pa.ListScalar) -> Float[np.ndarray, "row col"]:
+        flat = values.values.to_numpy(zero_copy_only=False).astype(np.float32)
         if flat.size != self.grid.n_patches:
             raise ArtifactDamaged(
                 f"{self.artifact.folder}: an exemplar has {flat.size} patches, the grid {self.grid.n_patches}."
@@ -351,6 +293,39 @@ class FeatureStore:
         if key not in ARM_BY_KEY:
             raise ArtifactDamaged(f"{self.artifact.folder}: unknown explanation method {key!r}.")
         return ARM_BY_KEY[key]
+
+
+class _FeatureRows:
+    """The rows of a table by feature: slices of it, after sorting it where it is not sorted by feature."""
+
+    def __init__(self, table: pa.Table) -> None:
+        feature = table["feature"].to_numpy()
+        if not bool((feature[1:] >= feature[:-1]).all()):
+            order = np.argsort(feature, kind="stable")
+            table, feature = table.take(pa.array(order)), feature[order]
+        firsts = np.flatnonzero(np.diff(feature, prepend=feature[:1] - 1))
+        self._ranges = dict(zip(feature[firsts].tolist(), pairwise([*firsts.tolist(), len(feature)]), strict=True))
+        self._schema = table.schema
+        # A slice of a batch takes microseconds; one of a table goes through every chunk of every column.
+        self._batches = table.to_batches()
+        self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
+
+    def of(self, feature: int) -> pa.Table:
+        start, stop = self._ranges.get(feature, (0, 0))
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        parts = []
+        while start < stop:
+            within = start - int(self._starts[first])
+            parts.append(self._batches[first].slice(within, stop - start))
+            start += len(parts[-1])
+            first += 1
+        return pa.Table.from_batches(parts, self._schema)
+
+
+def places_of(values: pa.ChunkedArray, known: pa.Array) -> Int[np.ndarray, " row"]:
+    """Where each value stands among the known ones; -1 for others and for null."""
+    found = pc.index_in(values, value_set=known)  # pyright: ignore[reportAttributeAccessIssue]
+    return pc.fill_null(found, -1).to_numpy()
 
 
 def _absent(value: Any) -> Any:

@@ -208,7 +208,8 @@ def neighbours_table(made: Plan) -> pa.Table:
             "value": numbers(0.95 - 0.05 * rank),
         }
         parts.append(table("neighbours", columns))
-    return pa.concat_tables(parts)
+    together = pa.concat_tables(parts)
+    return together.take(pa.array(np.argsort(together["feature"].to_numpy(), kind="stable")))
 
 
 def clusters_table(made: Plan, places: Float32[np.ndarray, "feature xy"], cluster: np.ndarray) -> pa.Table:

@@ -169,8 +169,8 @@ def neighbours_table(
             )
         )
     together = coactivation.append_column("kind", pa.array(["coactivation"] * len(coactivation)))
-    tables = [cast("neighbours", part) for part in (*parts, together)]
-    return pa.concat_tables(tables)
+    table = pa.concat_tables([cast("neighbours", part) for part in (*parts, together)])
+    return table.take(pa.array(np.argsort(table["feature"].to_numpy(), kind="stable")))
 
 
 def features_table(

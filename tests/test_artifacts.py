@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -228,6 +229,31 @@ def test_other_os_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         write_file(tmp_path / "file" / "x.json", b"1")
     assert not isinstance(caught.value, ArtifactError)
+
+
+def test_repeated_texts_may_come_as_dictionaries_and_schemas_without_rows(tmp_path: Path) -> None:
+    writer = ArtifactWriter(tmp_path, "toy", 1, {}, {})
+    table = pa.table({"word": ["a", "b", "a", None], "n": [1, 2, 3, 4]})
+    writer.write_table("words", table)
+    artifact = writer.commit()
+    found = artifact.table("words", ["word", "absent"])
+    assert pa.types.is_dictionary(found.schema.field("word").type) and found["word"].to_pylist() == [
+        "a",
+        "b",
+        "a",
+        None,
+    ]
+    assert artifact.table("words").equals(table) and artifact.schema("words").equals(table.schema)
+
+
+def test_lists_of_halves_have_no_dictionary_and_come_back_exactly(tmp_path: Path) -> None:
+    halves = pa.array([np.array([0, 1.5, -2], np.float16), np.zeros(2, np.float16)], pa.list_(pa.float16()))
+    table = pa.table({"name": ["x", "x"], "grid": halves, "words": [["a"], ["a", "b"]]})
+    data = parquet_bytes(table)
+    columns = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0)
+    used = {columns.column(at).path_in_schema: columns.column(at).has_dictionary_page for at in range(3)}
+    assert used == {"name": True, "grid.list.element": False, "words.list.element": True}
+    assert pq.read_table(io.BytesIO(data)).equals(table)
 
 
 # ------------------------------------------------------------------------------------------------------ bad input

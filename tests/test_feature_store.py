@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from backend import artifact_writer
 from backend.artifact_writer import ArtifactWriter
 from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_TABLES, check_columns
@@ -125,13 +126,44 @@ def test_masks_and_groups_of_texts(store: FeatureStore) -> None:
 
 
 def _rewritten(folder: Path, target: Path, name: str, table: pa.Table) -> FeatureStore:
-    """A store over an artifact with only ``name`` and meta.json, the table replaced."""
+    """A store over an artifact with meta.json and few tables, ``name`` replaced."""
     writer = ArtifactWriter(target, "atlas", 1, {}, {})
     writer.write_bytes("meta.json", (folder / "meta.json").read_bytes())
-    for other in {"features", name}:
+    for other in {"features", "texts", "images", name}:
         whole = Artifact.open(folder).table(other)
         writer.write_table(other, table if other == name else whole)
     return FeatureStore(writer.commit())
+
+
+@pytest.mark.parametrize("name", ["explanations", "scores", "exemplars", "neighbours"])
+def test_rows_of_a_feature_may_lie_anywhere(
+    folder: Path, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Unsorted tables, and tables in many row groups, read like any other."""
+
+    def shown(one: FeatureStore, feature: int) -> object:
+        if name == "exemplars":
+            found = one.exemplars(feature, split=None)
+            return [(item.image_id, item.rank, item.grid.tolist()) for item in found]
+        if name == "neighbours":
+            return one.neighbours(feature, "direction")
+        if name == "explanations":
+            return one.explanations(feature)
+        return {arm: {score.metric: score for score in scores} for arm, scores in one.scores(feature).items()}
+
+    table = Artifact.open(folder).table(name)
+    halves = [table.slice(place, 1) for place in (*range(1, len(table), 2), *range(0, len(table), 2))]
+    monkeypatch.setattr(artifact_writer, "_ROWS_PER_GROUP", 7)
+    for place, changed in enumerate((table, pa.concat_tables(halves))):
+        other = _rewritten(folder, tmp_path / str(place), name, changed)
+        assert other.table(name)["feature"].num_chunks > 2
+        for feature in store.feature_ids.tolist():
+            assert shown(other, feature) == shown(store, feature)
+
+
+def test_a_feature_without_rows_has_none(folder: Path, store: FeatureStore, tmp_path: Path) -> None:
+    empty = Artifact.open(folder).table("explanations").slice(0, 0)
+    assert _rewritten(folder, tmp_path, "explanations", empty).explanations(0) == ()
 
 
 def test_a_missing_column_is_damage(folder: Path, store: FeatureStore, tmp_path: Path) -> None:
@@ -186,4 +218,4 @@ def test_wider_types_are_accepted() -> None:
     columns = {field.name: pa.array([], field.type) for field in ATLAS_TABLES["scores"]}
     columns["value"], columns["feature"] = pa.array([], pa.float64()), pa.array([], pa.int64())
     columns["arm"] = pa.array([], pa.dictionary(pa.int32(), pa.large_string()))
-    check_columns("scores", pa.table(columns), "here")
+    check_columns("scores", pa.table(columns).schema, "here")
