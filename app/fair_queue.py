@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
+from math import ceil
 from typing import Generic, TypeVar
 
 from backend.errors import SubjectBusy
@@ -100,7 +101,5 @@ class RateLimit:
         if len(self._buckets) > MAX_KNOWN_VISITORS:
             self._buckets.popitem(last=False)
         if not enough:
-            wait_s = max(1, round((1 - left) * self._refill_s + 0.5))
-            raise SubjectBusy(
-                f"That was {self._burst} questions to the model in a short time. Try again in {wait_s} s."
-            )
+            wait_s = ceil((1 - left) * self._refill_s)
+            raise SubjectBusy(f"That was {self._burst} requests to the model in a short time. Try again in {wait_s} s.")

@@ -32,7 +32,7 @@ DOSE_TOKENS = 16
 CONTROL_SEED = 0
 """Seed of the random directions."""
 COLUMNS = ("unsteered", "steered", "random", "permuted")
-DOSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0)
+DOSES = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.6, 2.5, 4.0, 8.0)
 """Strengths of the dose-response strip, in multiples of the set's own."""
 OWN_DOSE = DOSES.index(1.0)
 
@@ -204,11 +204,12 @@ def _ended(
 
 def not_applied(setup: SteerSetup, error: InterventionNotApplied) -> str:
     """Why nothing was edited, and what to do about it."""
+    told = f"{str(error)[:1].upper()}{str(error)[1:]}."
     ablated = any(row.operation is Operation.ABLATE for row in setup.rows)
     if not ablated and setup.where.scope is not PatchScope.ACTIVE:
-        return f"{str(error)[:1].upper()}{str(error)[1:]}."
-    where = "the blank image" if not setup.image_id else "this image"
-    return f"Nothing to edit on {where}: {error}. Choose one of the feature's exemplars as the image."
+        return told
+    where = "The blank image shows nothing; choose" if not setup.image_id else "Choose"
+    return f"{told} {where} one of the feature's exemplars as the image."
 
 
 def _words(texts: list[SteeredText]) -> tuple[str, ...]:

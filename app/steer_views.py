@@ -108,7 +108,8 @@ def _tokens(rows: Sequence[Sequence[AnswerToken]]) -> Markup | None:
     n_raised = sum(_raised(token) for token in tokens)
     told = (
         f"The steered answer has {count(len(tokens))} tokens; steering made {count(n_raised)} of them likelier by "
-        f"{CHANGED:g} or more. Bars are the probability of each token after the words before it (n = 1 answer)."
+        f"{CHANGED:g} or more. Bars are the probability of each token after the words before it; the numbers are that "
+        f"without and with steering (n = 1 answer)."
     )
     key = h("p", *(h("span", h("i", data_row=name), SHORT[name]) for name in COLUMNS), class_="ico-token-key")
     return h(
@@ -140,9 +141,15 @@ def _token(token: Sequence[AnswerToken]) -> Markup:
         "span",
         h("span", *bars, class_="ico-token-bars"),
         h("span", token[1].text.strip() or "␣", class_="ico-token-text"),
+        h("span", _step(token), class_="ico-token-step"),
         h("span", *lines, class_="ico-token-tip"),
         class_="ico-token is-raised" if _raised(token) else "ico-token",
     )
+
+
+def _step(token: Sequence[AnswerToken]) -> str:
+    """From unsteered to steered."""
+    return f"{probability(token[0].log_probability)} → {probability(token[1].log_probability)}"
 
 
 def _rather(one: AnswerToken) -> Markup | None:
@@ -170,7 +177,7 @@ def _token_table(tokens: Sequence[Sequence[AnswerToken]]) -> Markup:
 def probability(log_probability: float) -> str:
     """A probability to two decimals; small ones say that they are not zero."""
     value = exp(log_probability)
-    return "< 0.01" if value < 0.01 else f"{value:.2f}"
+    return "<\N{NO-BREAK SPACE}0.01" if value < 0.01 else f"{value:.2f}"
 
 
 # strengths --------------------------------------------------------------------------------------------------------
@@ -178,6 +185,8 @@ def probability(log_probability: float) -> str:
 
 def dose_strip(services: Services, setup: SteerSetup, frame: DoseFrame | None, status: str, streaming: bool) -> Markup:
     """Short answers along an axis of strength, each above what a random direction of that strength gives."""
+    if frame is None and not streaming:
+        return h("section", h("p", status, class_="ico-status", role="status"), class_="ico-page ico-dose-strip")
     told = (
         "Each answer has its own edit; the line below it is the same edit along a random direction. "
         "Press one to take its strength over."
@@ -237,7 +246,7 @@ def _dose(setup: SteerSetup, frame: DoseFrame, at: int, streaming: bool) -> Mark
         h(
             "span",
             h("span", amount, class_="ico-dose-amount"),
-            h("span", "L2" if len(amounts) == 1 else "", f" {factor:g}×" if len(amounts) == 1 else "", class_="ico-n"),
+            h("span", f"L2 · {factor:g}×" if len(amounts) == 1 else "of each strength", class_="ico-n"),
             class_="ico-dose-at",
         ),
         *curves,

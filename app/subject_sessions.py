@@ -55,21 +55,21 @@ class Sessions:
         self._subjects: OrderedDict[str, SubjectModel] = OrderedDict()
         """By place of the weights; the one used last is last. Cut at one hook point, and re-cut for others."""
         self._sessions: dict[str, tuple[str, SteeringSession]] = {}
+        """By atlas; each with the place of its subject's weights."""
 
     def load(self, atlas: FeatureAtlas, device: str) -> SteeringSession:
         """The session of an atlas. Raises SubjectError, SAEError and DependencyMissing, all in words."""
-        key = fingerprint_of(atlas)
+        place = _subject_place(atlas)
+        key = f"{fingerprint_of(atlas)} {place}"
         if key not in self._sessions:
-            place = _subject_place(atlas)
             try:
                 session = self._open(atlas, place, device)
             except (ImportError, OSError) as error:
                 raise SubjectError(f"The subject model of this atlas cannot be loaded: {error}") from error
             self._sessions[key] = (str(place), session)
             self._let_go()
-        place, session = self._sessions[key]
-        self._subjects.move_to_end(place)
-        return session
+        self._subjects.move_to_end(str(place))
+        return self._sessions[key][1]
 
     def _open(self, atlas: FeatureAtlas, place: str | Path, device: str) -> SteeringSession:
         from backend.models import load_subject

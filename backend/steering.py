@@ -270,6 +270,10 @@ def _require_applied(
             raise InterventionNotApplied(
                 f"feature {one.feature} touched no patch: it is not active on this image, or no patch was chosen"
             )
+        if not has_changed and one.operation is Operation.ABLATE:
+            raise InterventionNotApplied(
+                f"ablating feature {one.feature} changed nothing: it is not active on the chosen patches"
+            )
         if not has_changed:
             raise InterventionNotApplied(
                 f"{one.operation.value} of feature {one.feature} at strength {one.strength:g} changed nothing"
