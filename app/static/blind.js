@@ -82,8 +82,8 @@
       draw(panel);
     });
     const left = rounds.length - decided.length;
-    const note_ = `n = ${rounds.length} rounds, in brackets 95 % Wilson intervals. Kept in this browser only.` + (left ? ` In ${left}, AUROC does not tell the two apart.` : "");
-    parts.push(table, element("p", "ico-why", note_), reset);
+    const remark = `n = ${rounds.length} ${rounds.length === 1 ? "round" : "rounds"}, in brackets 95 % Wilson intervals. Kept in this browser only.` + (left ? ` In ${left}, AUROC does not tell the two apart.` : "");
+    parts.push(table, element("p", "ico-why", remark), reset);
     panel.replaceChildren(...parts);
   }
 

@@ -123,10 +123,12 @@
         link.href = `?tab=feature&feature=${row.feature}`;
         link.dataset.go = "feature";
         link.dataset.value = row.feature;
-        link.append(element("span", "ico-id", `${row.feature}`), element("span", "ico-n", row.values));
+        link.append(element("span", "ico-id", `${row.feature}`));
         for (const text of row.texts) {
           const line = element("span", "ico-paired-text");
-          line.append(element("span", "ico-why", text.label), element("span", "ico-words", text.text ?? "no text"));
+          const head = element("span", "ico-why", `${text.label} `);
+          head.append(element("span", "ico-value", text.value));
+          line.append(head, element("span", "ico-words", text.text ?? "no text"));
           link.append(line);
         }
         const item = element("li");

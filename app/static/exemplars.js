@@ -55,6 +55,7 @@
     const canvas = figure.querySelector("canvas");
     if (!canvas || !figure.dataset.grid) return;
     const { values, rows, cols, maximum } = gridOf(figure);
+    figure.dataset.painted = state.mode;
     if (values.length !== rows * cols) return;
     canvas.width = cols;
     canvas.height = rows;
@@ -72,7 +73,6 @@
       picture.data.set(rgba, 4 * i);
     }
     context.putImageData(picture, 0, 0);
-    figure.dataset.painted = state.mode;
   }
 
   function paintAll(root) {
@@ -135,7 +135,7 @@
   /* Server-built pages bring new pictures at any time. */
   new MutationObserver((changes) => {
     if (changes.some((change) => [...change.addedNodes].some((node) => node instanceof Element))) {
-      const fresh = document.querySelectorAll("figure.ico-exemplar:not([data-painted])");
+      const fresh = document.querySelectorAll("figure.ico-exemplar[data-grid]:not([data-painted])");
       fresh.forEach(paint);
       showState();
       if (fresh.length) document.dispatchEvent(new CustomEvent("iconoscope-exemplars"));

@@ -58,8 +58,8 @@ def _chooser(others: list[Services], chosen: Services) -> Markup:
     return h("nav", h("span", "Beside it: ", class_="ico-why"), *links, class_="ico-views", aria_label="Second atlas")
 
 
-def _table(services: Services, second: Services, rows: list[Markup], name: str) -> Markup:
-    heads = [h("th", label, scope="col") for label in ("", services.key, second.key, "Difference")]
+def _table(services: Services, second: Services, rows: list[Markup], name: str, last: str = "Difference") -> Markup:
+    heads = [h("th", label, scope="col") for label in ("", services.key, second.key, last)]
     table = h("table", h("thead", h("tr", *heads)), h("tbody", *rows), class_="ico-table ico-beside-table")
     return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label=name)
 
@@ -99,22 +99,22 @@ def _facts(services: Services, second: Services) -> Markup:
     rows = []
     for name, value in first.items():
         rows.append(h("tr", h("th", name, scope="row"), h("td", value), h("td", other[name]), h("td")))
-    return _table(services, second, rows, "What the two atlases are")
+    return _table(services, second, rows, "What the two atlases are", "")
 
 
-def parted(first: Entry | None, second: Entry | None) -> int:
-    """1 if the first interval lies above the second, -1 if below, 0 where they meet or one is missing."""
-    if not first or not second:
-        return 0
-    ends = [one.get(end) for one in (first, second) for end in ("low", "high")]
+def parted(first: Entry | None, second: Entry | None) -> int | None:
+    """1 if the first interval lies above the second, -1 if below, 0 where they meet; None where one is missing."""
+    ends = [(one or {}).get(end) for one in (first, second) for end in ("low", "high")]
     if any(end is None for end in ends):
-        return 0
+        return None
     low, high, other_low, other_high = (float(end) for end in ends if end is not None)
     return 1 if low > other_high else -1 if high < other_low else 0
 
 
-def _mark(which: int, services: Services, second: Services) -> Markup:
-    if not which:
+def _mark(which: int | None, services: Services, second: Services) -> Markup:
+    if which is None:
+        return h("td", missing("an interval is missing"))
+    if which == 0:
         return h("td", h("span", "intervals meet", class_="ico-why"))
     higher = services if which > 0 else second
     return h("td", h("span", f"higher in {higher.key}", class_="ico-badge", data_sign="▲"))

@@ -230,21 +230,22 @@ def _card(services: Services, feature: int) -> Markup:
     return h(
         "article",
         picture,
-        h("div", h("dl", *said), h("p", told, class_="ico-why"), head),
+        h("div", h("dl", *said), told, head),
         class_="ico-bias-card",
         data_feature=feature,
     )
 
 
-def _picture(services: Services, feature: int, seen: str, caused: str, maximum: float) -> tuple[Child, str]:
-    """The exemplar that shows both claims best, with both outlines; and its counts in words."""
+def _picture(services: Services, feature: int, seen: str, caused: str, maximum: float) -> tuple[Child, Markup]:
+    """The exemplar that shows both claims best, with both outlines; and its counts."""
     store = services.store
     exemplars = (*store.exemplars(feature), *store.exemplars(feature, split="score"))
     found = [(one, store.text_mask(seen, one.image_id), store.text_mask(caused, one.image_id)) for one in exemplars]
     both = [(one, first, second) for one, first, second in found if first is not None and second is not None]
     if not both:
         lone = figure(exemplars[0], maximum, services.version, caption=False) if exemplars else None
-        return lone, "The regions that these texts name were not stored, so they cannot be outlined."
+        why = "The regions that these texts name were not stored, so they cannot be outlined."
+        return lone, h("p", why, class_="ico-why")
     one, first, second = max(both, key=lambda pair: int(pair[1].any()) + int(pair[2].any()))
     layers = overlay(
         shaded(first & second, "both"),
@@ -254,14 +255,22 @@ def _picture(services: Services, feature: int, seen: str, caused: str, maximum: 
         cols=first.shape[1],
     )
     shown = h("div", figure(one, maximum, services.version, caption=False), layers, class_="ico-bias-picture")
-    return shown, _told(one, first, second)
+    return shown, _counts(one, first, second)
 
 
-def _told(exemplar: ExemplarRecord, first: np.ndarray, second: np.ndarray) -> str:
+def _counts(exemplar: ExemplarRecord, first: np.ndarray, second: np.ndarray) -> Markup:
+    """Patches of each region in this picture, and on how many of them the feature fires."""
     claims, fires = overlap(first, second), active(exemplar.grid)
-    inside = [int(np.count_nonzero(fires & region)) for region in (first, second, first & second)]
-    return (
-        f"In this picture (n = {claims.n} patches) the feature fires on {int(fires.sum())}: {inside[0]} of the "
-        f"{claims.first} that Top-k names, {inside[1]} of the {claims.second} that steering names, {inside[2]} of the "
-        f"{claims.both} that both claim."
-    )
+    regions = (("Top-k names", first), ("Steering names", second), ("Both claim", first & second))
+    rows = [
+        h(
+            "tr",
+            h("th", name, scope="row"),
+            h("td", count(int(np.count_nonzero(region)))),
+            h("td", count(int(np.count_nonzero(region & fires)))),
+        )
+        for name, region in regions
+    ]
+    everywhere = h("tr", h("th", "All", scope="row"), h("td", count(claims.n)), h("td", count(int(fires.sum()))))
+    head = h("tr", h("td", ""), h("th", "patches", scope="col"), h("th", "of them fire", scope="col"))
+    return h("table", h("thead", head), h("tbody", *rows, everywhere), class_="ico-counts")

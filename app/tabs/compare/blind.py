@@ -138,6 +138,7 @@ def _question(services: Services, asked: Round, cards: Sequence[Markup], chosen:
             _pictures(f"Silent on these (n = {n_silent})", asked.silent, record.maximum, services.version, chosen),
             class_="ico-two ico-blind-pictures",
         ),
+        h("h3", "Which words tell better on which pictures it fires?" if chosen is None else "Who wrote what"),
         h("div", *cards, class_="ico-two ico-blind-sides"),
         h("div", _next(asked, chosen), class_="ico-actions"),
         class_="ico-blind-round",

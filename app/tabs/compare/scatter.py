@@ -193,9 +193,9 @@ def _extremes(
     return [
         {
             "feature": int(ids[row]),
-            "values": f"{number(float(above[row]))} against {number(float(below[row]))}",
             "texts": [
-                {"arm": key, "label": _label(key), "text": said[key].get(int(ids[row]))} for key in (higher, lower)
+                {"label": _label(key), "value": number(float(values[row])), "text": said[key].get(int(ids[row]))}
+                for key, values in ((higher, above), (lower, below))
             ],
         }
         for row in order
