@@ -52,6 +52,7 @@ def header(services: Services, catalogue: Catalogue) -> Markup:
             "div",
             h("h1", "Iconoscope", class_="ico-title"),
             h("p", " · ".join(told), class_="ico-subtitle"),
+            class_="ico-name",
         ),
         _atlases(services, catalogue),
         h("div", h("button", "Dark", class_="ico-button ico-theme", type="button"), class_="ico-header-end"),
