@@ -30,7 +30,7 @@ NEIGHBOUR_TITLES = {
 RANKING_LEDES = {
     "mean": "The images of the explaining split with the highest mean activation over all patches",
     "max": "The images of the explaining split with the highest activation of a single patch",
-    "decile": "The whole range: one image from each tenth of those on which it fires, the strongest tenth first",
+    "decile": "The whole range: one image from each tenth of those on which it fires, from the strongest tenth to the weakest",
     "held_out": "The images of the scoring split, which no explanation saw, with the highest mean activation",
     "silent": "Images of the scoring split on which it does not fire at all, drawn by chance",
 }

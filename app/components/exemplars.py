@@ -109,13 +109,12 @@ def gallery(
 
 def band(place: int, n: int) -> str:
     """Where in the range of activations a decile exemplar stands: the words of its band."""
+    ends = {0: "strongest", n - 1: "weakest"}
+    if place in ends:
+        return ends[place]
     if n != N_BANDS:
-        ends = {0: "strongest", n - 1: "weakest"}
-        return ends.get(place, f"{place + 1} of {n}")
-    low, high = 100 * place // N_BANDS, 100 * (place + 1) // N_BANDS
-    if place == 0:
-        return "strongest tenth"
-    return "weakest tenth" if place == n - 1 else f"top {low}\N{EN DASH}{high} %"
+        return f"{place + 1} of {n}"
+    return f"{100 * place // N_BANDS}\N{EN DASH}{100 * (place + 1) // N_BANDS} %"
 
 
 def overlay_bar(name: str, rankings: Sequence[str], arms: Sequence[Arm] = ()) -> Markup:

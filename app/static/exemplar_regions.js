@@ -47,7 +47,7 @@
     if (!arm || figure.dataset.regions === undefined) return;
     const region = regionOf(figure, arm);
     if (!region) {
-      if (note) note.textContent = "its region is not stored";
+      if (note) note.textContent = "no region stored";
       return;
     }
     const [rows, cols] = [Number(figure.dataset.rows), Number(figure.dataset.cols)];

@@ -16,7 +16,7 @@ from app.components import addresses
 from app.components.charts import truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Child, Markup, h
-from app.components.numbers import estimate, missing
+from app.components.numbers import missing, n_equals
 from app.services import Services
 from backend.feature_store import ExemplarRecord, ExplanationRecord
 from backend.types import Score
@@ -184,18 +184,13 @@ def _revealed(services: Services, asked: Round, place: int, chosen: int) -> Mark
     score = _score(services, asked, one)
     yours = h("span", "your pick", class_="ico-badge", data_sign="●") if place == chosen else None
     control = h("span", "control", class_="ico-badge", data_sign="○") if one.arm.is_control else None
-    told = (
-        missing("not computed")
-        if score is None
-        else estimate(score.value, score.n, score.low, score.high, score.reason)
-    )
     label = str(services.metric_cards.get(METRIC, {}).get("label") or "AUROC")
     return h(
         "article",
         h("div", h("span", one.arm.label, class_="ico-arm-name"), yours, control, class_="ico-eyebrow"),
         h("p", one.text, class_="ico-words"),
         h("p", truth_badge(one.truth_outcome.value)),
-        h("p", h("span", f"{label}: ", class_="ico-why"), told),
+        h("p", h("span", f"{label}: ", class_="ico-why"), _score_words(score)),
         class_="ico-panel ico-blind-answer",
         data_arm=one.arm.key,
         data_chosen="yes" if place == chosen else None,
@@ -205,6 +200,15 @@ def _revealed(services: Services, asked: Round, place: int, chosen: int) -> Mark
 def _score(services: Services, asked: Round, one: ExplanationRecord) -> Score | None:
     rows = services.store.scores(asked.feature).get(one.arm, ())
     return next((row for row in rows if row.metric == METRIC), None)
+
+
+def _score_words(score: Score | None) -> Markup:
+    """Value to three digits, so that what differs also looks different; interval and n."""
+    if score is None or score.value is None:
+        return missing(score.reason if score else "not computed")
+    ends = f" [{score.low:.3f}, {score.high:.3f}]" if score.low is not None and score.high is not None else ""
+    value = h("span", f"{score.value:.3f}", class_="ico-value")
+    return h("span", value, h("span", f"{ends} {n_equals(score.n)}", class_="ico-n"))
 
 
 def _outcome(services: Services, asked: Round, chosen: int) -> dict[str, str]:
