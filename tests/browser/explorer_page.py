@@ -41,9 +41,14 @@ class ExplorerPage:
     def map(self, expression: str) -> Any:
         return self.page.evaluate(f"window.iconoscopeMap.{expression}")
 
+    def places_on_map(self) -> dict[int, dict[str, float]]:
+        """Viewport pixels of every feature in view."""
+        script = "() => iconoscopeMap.ids.map(id => [id, iconoscopeMap.pixelOf(id)]).filter(([, at]) => at)"
+        return {one: at for one, at in self.page.evaluate(script)}
+
     def isolated_features(self, n: int, distance_px: float = 16) -> list[int]:
         """Features in view with no other point near, so that a click cannot mean another."""
-        places = {one: at for one in self.map("ids") if (at := self.map(f"pixelOf({one})"))}
+        places = self.places_on_map()
 
         def alone(one: int) -> bool:
             at = places[one]
