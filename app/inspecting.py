@@ -25,7 +25,7 @@ from app import pictures
 from app.firings import Firings, ImageCode, Summed, firings_of, summed, unusualness, with_stored
 from app.services import Services
 from app.subject_worker import Waiting
-from backend.errors import IconoscopeError
+from backend.errors import IconoscopeError, SubjectMismatch
 from backend.feature_store import FeatureRecord, FeatureStore
 from backend.types import Score, TruthOutcome
 
@@ -183,12 +183,16 @@ def encode(services: Services, visitor: str, image_id: str) -> Iterator[Waiting 
     if known is not None:
         yield known
         return
-    image = pictures.open_picture(services, image_id)
+    image, grid = pictures.open_picture(services, image_id), services.store.grid
 
     def look(session: SteeringSession, should_stop: Callable[[], bool]) -> Iterator[ImageCode]:
         del should_stop  # one pass through the tower is too short to stop
         active = session.features(image)
         values, indices = active.values.float().cpu().numpy(), active.indices.cpu().numpy()
+        if len(values) != grid.n_patches:
+            raise SubjectMismatch(
+                f"the subject model reads {len(values)} patches an image, but this atlas was made with {grid.n_patches}"
+            )
         yield ImageCode(values=values, indices=indices)
 
     for step in services.worker.run(visitor, look):

@@ -16,7 +16,7 @@ from app.firings import Firings, ImageCode, firings_of, summed, unusualness, wit
 from app.inspecting import STRONGEST, FeatureOnImage, Inspection, features_of_image, inspect, stored_grids
 from app.services import Services, open_services
 from app.subject_worker import Waiting
-from backend.errors import ImageMissing, SubjectMissing
+from backend.errors import ImageMissing, SubjectMismatch, SubjectMissing
 from tests.builders_atlas import BagEncoder
 
 K = 4
@@ -246,6 +246,13 @@ def test_without_a_model_stored_features_are_told_with_the_reason(services: Serv
 def test_without_a_model_other_images_say_so(services: Services, an_upload: str, image: str) -> None:
     with pytest.raises(SubjectMissing):
         list(inspect(planted_services(services, None), "v", an_upload if image == "upload" else image))
+
+
+def test_a_subject_with_another_grid_is_refused(services: Services, an_upload: str) -> None:
+    other = planted_services(services, {})
+    other.worker.session.code = code_of({}, 9)  # type: ignore[attr-defined]
+    with pytest.raises(SubjectMismatch, match="9 patches"):
+        list(inspect(other, "v", an_upload))
 
 
 @pytest.mark.parametrize("image", ["no-such-image", "upload-0123456789abcdef"])
