@@ -9,15 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.artifact_writer import ArtifactWriter
 from backend.artifacts import Artifact
 from backend.errors import ArtifactDamaged, DependencyMissing, EmptyQuery, RecipeError, UnknownFeature
 from backend.feature_store import FeatureStore
 from backend.lexical import LexicalIndex, has_words, stem, terms
-from backend.search import Search
+from backend.search import LIKE_KINDS, Search
 from backend.text_encoders import PackagedTextEncoder, load_text_encoder
+from backend.types import ARM_BY_KEY, ARMS, Arm
+from benchmarks.synthetic_atlas import synthetic_atlas
+from tests.builders_app import edit_table
 from tests.builders_atlas import BagEncoder, build_atlas
+from tests.plain_search import PlainLexicalIndex, plain_scores
 from tests.source_tree import ROOT
 
 
@@ -78,16 +84,34 @@ def test_terms_drop_stop_words_and_signs() -> None:
 
 
 def test_bm25_prefers_rare_words_and_full_matches() -> None:
-    index = LexicalIndex(["red car", "red apple", "red dress", "blue car on a road"])
-    scores = {place: score for place, (score, _) in index.scores("red car").items()}
-    assert max(scores, key=scores.__getitem__) == 0
+    scores = LexicalIndex(["red car", "red apple", "red dress", "blue car on a road"]).scores("red car")
+    assert scores.argmax() == 0
     assert scores[3] > scores[1], "car is rarer than red"
-    assert all(0 < score <= 1 for score in scores.values())
-    assert index.scores("zeppelin") == {} and LexicalIndex([]).scores("x") == {}
+    assert ((scores > 0) & (scores <= 1)).all()
 
 
-def test_matched_stems_are_told() -> None:
-    assert LexicalIndex(["a striped car"]).scores("stripes and cars")[0][1] == ("strip", "car")
+def test_an_index_without_texts_or_matches_finds_nothing() -> None:
+    assert LexicalIndex([]).scores("x").shape == (0,)
+    assert LexicalIndex(["", "the", "a car"]).scores("zeppelin").tolist() == [0, 0, 0]
+    assert LexicalIndex(["a car"]).scores("the").tolist() == [0]
+
+
+WORDS = st.lists(
+    st.sampled_from("red Cars car apple THE of_it striped stripes straße 3x カニ \n é".split(" ")), max_size=6
+)
+TEXT_OF_WORDS = WORDS.map(" ".join) | st.text(max_size=12)
+
+
+@given(st.lists(st.tuples(TEXT_OF_WORDS, st.integers(0, 3)), max_size=8), TEXT_OF_WORDS)
+def test_lexical_scores_equal_the_plain_ones(documents: list[tuple[str, int]], query: str) -> None:
+    texts, copies = [text for text, _ in documents], [n for _, n in documents]
+    places = np.repeat(np.arange(len(texts)), copies)
+    plain = PlainLexicalIndex([texts[place] for place in places]).scores(query)
+    fast = LexicalIndex(texts, copies)
+    found = fast.scores(query)
+    assert fast.n_documents == len(places) and found.shape == (len(texts),)
+    for at, place in enumerate(places.tolist()):
+        assert found[place] == pytest.approx(plain.get(at, 0.0), abs=1e-12)
 
 
 # -------------------------------------------------------------------------------------------------------- queries
@@ -135,6 +159,9 @@ def test_every_hit_says_why(search: Search, store: FeatureStore) -> None:
             assert (hit.similarity is not None) == (hit.reason in {"meaning", "both"})
             assert ("close in meaning" in hit.why) == (hit.similarity is not None)
             assert any(word in hit.why for word in ("says it", "truth is", "cluster is")) == (hit.reason != "meaning")
+            assert hit.arm is None or hit.text in {
+                one.text for one in store.explanations(hit.feature) if one.arm == hit.arm
+            }
             assert hit.arm is None or not hit.arm.is_control
             assert hit.feature in store
 
@@ -159,6 +186,97 @@ def test_queries_are_encoded_once(store: FeatureStore) -> None:
 def test_odd_queries_are_just_text(search: Search) -> None:
     for query in ("<script>alert(1)</script>", "' OR 1=1 --", "../../etc/passwd", "x" * 10_000, "カニ", "a\x00b"):
         assert isinstance(search.query(query, 5), list)
+
+
+QUERIES = ["zebra", "a red car on a road", "striped pattern", "ripe fruit", "animal features", "nothing", "depth of it"]
+
+
+@pytest.mark.parametrize("arm", [None, *(arm for arm in ARMS if not arm.is_control)], ids=lambda arm: arm and arm.key)
+def test_scores_equal_those_of_a_plain_search(search: Search, store: FeatureStore, arm: Arm | None) -> None:
+    for query in QUERIES:
+        plain = plain_scores(store, BagEncoder(), query, arm)
+        hits = search.query(query, len(store), arm)
+        assert {hit.feature for hit in hits} == plain.keys(), query
+        for hit in hits:
+            assert hit.score == pytest.approx(plain[hit.feature], abs=2e-3), (query, hit)
+
+
+def test_the_first_hits_of_a_large_atlas_are_those_of_brute_force(tmp_path: Path) -> None:
+    """Recall 1.0 at 20 with ties counted as one: a hit may be exchanged only for one of equal score."""
+    store = FeatureStore(synthetic_atlas(tmp_path / "large", 3000, encoder=BagEncoder()))
+    search = Search(store, BagEncoder())
+    for query in ("a red dog in the rain", "texture of stone", "shallow depth", "clock"):
+        plain = sorted(plain_scores(store, BagEncoder(), query).values(), reverse=True)
+        hits = search.query(query, 20)
+        assert len({hit.feature for hit in hits}) == 20
+        np.testing.assert_allclose([hit.score for hit in hits], plain[:20], atol=2e-3)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if not arm.is_control], ids=lambda arm: arm.key)
+def test_only_the_words_of_the_chosen_method_count(search: Search, store: FeatureStore, arm: Arm) -> None:
+    for hit in search.query("striped pattern", 60, arm):
+        said = {one.arm: one.text for one in store.explanations(hit.feature)}
+        assert hit.arm == arm and hit.text == said[arm]
+        assert "truth" not in hit.why and "cluster" not in hit.why
+    said = {one.feature for one in search.query("automobile", 60, arm) if one.reason in {"words", "both"}}
+    texts = {
+        feature: {one.arm: one.text or "" for one in store.explanations(feature)}[arm]
+        for feature in store.feature_ids.tolist()
+    }
+    assert said == {feature for feature, text in texts.items() if "automobile" in text}
+
+
+def test_every_method_is_searched_by_meaning(tmp_path: Path) -> None:
+    """A text of one method alone is found, although it did not win; the hit says whose it is."""
+
+    def change(rows: list[dict[str, object]]) -> None:
+        row = next(row for row in rows if row["feature"] == 7 and row["arm"] == "top_k_heatmaps")
+        row["text"] = "polka dots"
+
+    build_atlas(tmp_path / "a", encoder=BagEncoder())
+    edit_table(tmp_path / "a", "explanations", change)
+    store = FeatureStore(Artifact.open(tmp_path / "a"))
+    hits = {hit.feature: hit for hit in Search(store, BagEncoder()).query("polka dots", 60)}
+    assert store.feature(7).best_text != "polka dots"
+    assert hits[7].arm == ARM_BY_KEY["top_k_heatmaps"] and hits[7].similarity == pytest.approx(1, abs=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------------ more like it
+
+
+def test_like_by_meaning_ranks_by_the_texts_of_all_methods(search: Search, store: FeatureStore) -> None:
+    hits = search.like(0, "meaning", 60)
+    assert len(hits) == 59 and 0 not in {hit.feature for hit in hits}
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert [store.feature(hit.feature).truth_concept for hit in hits[:4]] == ["cat"] * 4
+    assert search.like(0, "meaning", 3) == hits[:3] and search.like(0, n=0) == []
+    vectors = dict(zip(store.texts["text"].to_pylist(), store.artifact.array("embeddings"), strict=True))
+
+    def said(feature: int) -> list[np.ndarray]:
+        records = [one for one in store.explanations(feature) if one.text and not one.arm.is_control]
+        return [vectors[one.text].astype(np.float64) for one in records if one.text]
+
+    for hit in hits[::7]:
+        others = said(hit.feature)
+        expected = np.mean([max(float(mine @ other) for other in others) for mine in said(0)])
+        assert hit.similarity == pytest.approx(expected, abs=2e-3)
+        assert "close in meaning" in hit.why and hit.reason == "meaning"
+
+
+@pytest.mark.parametrize("kind", ["direction", "coactivation"])
+def test_like_by_neighbours_says_the_kind(search: Search, store: FeatureStore, kind: str) -> None:
+    hits = search.like(0, kind, 5)
+    assert [hit.feature for hit in hits] == [near.feature for near in store.neighbours(0, kind)[:5]]
+    assert {hit.reason for hit in hits} == {kind} and all(f"{hit.similarity:.2f}" in hit.why for hit in hits)
+    assert [hit.text for hit in hits] == [store.feature(hit.feature).best_text for hit in hits]
+
+
+def test_like_refuses_what_is_not_there(search: Search) -> None:
+    for kind in LIKE_KINDS:
+        with pytest.raises(UnknownFeature):
+            search.like(999, kind)
+    with pytest.raises(ValueError, match="choose one of: meaning, direction, coactivation"):
+        search.like(0, "taste")
 
 
 def test_similar_features(search: Search, store: FeatureStore) -> None:
