@@ -30,7 +30,7 @@ NEIGHBOUR_TITLES = {
 RANKING_LEDES = {
     "mean": "The images of the explaining split with the highest mean activation over all patches",
     "max": "The images of the explaining split with the highest activation of a single patch",
-    "decile": "The whole range: one image from each tenth of those on which it fires, from the strongest tenth to the weakest",
+    "decile": "The whole range: an image from each tenth of those on which it fires, from the strongest to the weakest",
     "held_out": "The images of the scoring split, which no explanation saw, with the highest mean activation",
     "silent": "Images of the scoring split on which it does not fire at all, drawn by chance",
 }
@@ -102,7 +102,7 @@ def _facts(record: FeatureRecord) -> Markup:
     items = [
         fact("Concept it detects (truth)", truth, note),
         fact("Fires on", percent(record.firing_fraction), f"of patches, {n_equals(record.n_images_active)} images"),
-        fact("Maximum activation", number(record.maximum), f"mean when active {number(record.mean_when_active)}"),
+        fact("Maximum activation", number(record.maximum), _active_words(record)),
     ]
     if record.recommended_strength is not None:
         ratio = f"{record.recommended_strength / record.maximum:.1f} × maximum" if record.maximum else None
@@ -110,6 +110,11 @@ def _facts(record: FeatureRecord) -> Markup:
     if record.agreement is not None:
         items.append(fact("Steering and top images agree", number(record.agreement), "cosine of the texts"))
     return facts(*items)
+
+
+def _active_words(record: FeatureRecord) -> str:
+    n = f", {n_equals(sum(record.histogram))} patches" if record.histogram else ""
+    return f"mean when active {number(record.mean_when_active)}{n}"
 
 
 def _actions(services: Services, record: FeatureRecord) -> Markup:

@@ -83,13 +83,14 @@ def score_rows(
         if score.value is None:
             rows.append(h("div", name, h("dd", missing(score.reason)), class_="ico-score is-missing"))
             continue
-        axis: Child = h("span")
+        axis: Child = None
         if card.get("low") is not None and card.get("high") is not None:
             axis = interval_axis(score.value, score.low, score.high, card["low"], card["high"], card.get("chance"))
         place = (places or {}).get(score.metric)
         told = None if place is None else h("span", place_words(place), class_="ico-place", title="place among methods")
         value = h("dd", told, h("span", number(score.value), class_="ico-value"))
-        rows.append(h("div", name, value, axis, h("dd", spread(score), class_="ico-spread"), class_="ico-score"))
+        spreads = h("dd", spread(score), class_="ico-spread")
+        rows.append(h("div", name, value, h("dd", axis, class_="ico-axis"), spreads, class_="ico-score"))
     return h("dl", *rows, class_="ico-scores") if rows else h("p", "No scores were computed.", class_="ico-why")
 
 

@@ -105,7 +105,7 @@
 
     say(text) { this.root.querySelector(".ico-paired-message").textContent = text; }
 
-    arm(key) { return this.value.arms.find((one) => one.key === key) ?? { label: key, colour: "#7d828a" }; }
+    arm(key) { return this.value.arms.find((one) => one.key === key) ?? { label: key, colour: "#7d828a", colour_dark: "#8f959e" }; }
 
     tell() {
       const { label, told, lists } = this.summary;
@@ -146,7 +146,8 @@
       const rows = { up: [], across: [], same: [] };
       for (let i = 0; i < n; i++) rows[y[i] > x[i] ? "up" : y[i] < x[i] ? "across" : "same"].push(i);
       const kind = hasWebgl() || n > MOST_WITHOUT_WEBGL ? "scattergl" : "scatter";
-      const colour = { up: this.arm(this.value.up).colour, across: this.arm(this.value.across).colour, same: "#8f959e" };
+      const shade = window.iconoscope.currentTheme() === "dark" ? "colour_dark" : "colour";
+      const colour = { up: this.arm(this.value.up)[shade], across: this.arm(this.value.across)[shade], same: "#8f959e" };
       const symbol = { up: "triangle-up", across: "circle", same: "diamond" };
       return Object.entries(rows).map(([side, list]) => ({
         type: kind, mode: "markers", hoverinfo: "none", showlegend: false,

@@ -70,7 +70,7 @@
   function words(figure, region) {
     const { both, either } = counts(figure, region);
     const named = region.filter(Boolean).length;
-    if (!named) return "nothing of it is seen here; IoU 0" + (either ? `, n = ${either} patches` : "");
+    if (!named) return "not seen here; IoU 0" + (either ? `, n = ${either} patches` : "");
     return `IoU ${(both / either).toFixed(2)}, n = ${either} patches in either`;
   }
 

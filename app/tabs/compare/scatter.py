@@ -13,7 +13,7 @@ from app.components import addresses
 from app.components.markup import Markup, h
 from app.components.numbers import count, n_equals, number, percent
 from app.intervals import Interval, median, wilson
-from app.map_data import ARM_COLOURS
+from app.map_columns import ARM_COLOURS, on_dark
 from app.services import Services
 from app.tabs.compare.columns import score_columns, texts_of
 from app.url_fields import Field, Text
@@ -80,7 +80,7 @@ def message(services: Services, across: str, up: str, metric: str, shown: bool) 
     return {
         "shown": shown,
         "base": addresses.data("", services.version),
-        "arms": [{"key": arm.key, "label": arm.label, "colour": _colour(arm.key)} for arm in arms],
+        "arms": [{"key": arm.key, "label": arm.label, **_colours(arm.key)} for arm in arms],
         "metrics": [{"key": name, "label": str(cards[name].get("label") or name)} for name in metrics],
         "first": {"across": _chosen(FIRST[0], keys), "up": _chosen(FIRST[1], keys), "metric": _chosen("iou", metrics)},
         "across": _chosen(across, keys, FIRST[0]),
@@ -96,8 +96,9 @@ def _chosen(asked: str, options: Sequence[str], otherwise: str = "") -> str:
     return options[0] if options else ""
 
 
-def _colour(key: str) -> str:
-    return ARM_COLOURS.get(key, CONTROL_COLOUR)
+def _colours(key: str) -> dict[str, str]:
+    colour = ARM_COLOURS.get(key, CONTROL_COLOUR)
+    return {"colour": colour, "colour_dark": on_dark([colour])[0]}
 
 
 def _pair(services: Services, across: str, up: str, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

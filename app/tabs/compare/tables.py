@@ -9,7 +9,7 @@ from app.components.charts import truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
 from app.intervals import wilson
-from app.map_data import ARM_COLOURS
+from app.map_columns import ARM_COLOURS
 from app.services import Services
 from backend.types import ARM_BY_KEY, Arm
 
