@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
-from app.components.markup import visible
 from tests.browser.explorer_page import ExplorerPage
-from tests.hostile import HOSTILE
 
 if TYPE_CHECKING:
     from app.launching import Explorer
@@ -19,68 +16,6 @@ if TYPE_CHECKING:
 Open = Callable[..., ExplorerPage]
 pytestmark = pytest.mark.browser
 TABS = ("map", "search", "feature", "steer", "compare", "about")
-
-
-def test_a_click_on_a_point_opens_its_feature(explorer: Explorer, open_page: Open) -> None:
-    page = open_page(explorer)
-    page.wait_for_map()
-    assert page.map("count") == len(explorer.services.store)
-    chosen = page.isolated_features(3)
-    assert len(chosen) == 3
-    for feature in chosen:
-        page.tab("Map")
-        page.click_feature_on_map(feature)
-        shown = page.wait_for_feature(feature)
-        text = explorer.services.store.feature(feature).best_text
-        assert shown.locator(".is-large").inner_text() == text
-        page.page.wait_for_url(re.compile(rf"tab=feature&feature={feature}\b"))
-        assert page.map("selected") == feature
-
-
-def test_no_two_points_lie_on_each_other(explorer: Explorer, open_page: Open) -> None:
-    page = open_page(explorer)
-    page.wait_for_map()
-    places = sorted((at["x"], at["y"]) for one in page.map("ids") if (at := page.map(f"pixelOf({one})")))
-    assert len(places) == len(explorer.services.store)
-    gaps = [abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in pairwise(places)]
-    assert min(gaps) > 1
-
-
-def test_hovering_shows_the_words_and_the_picture(explorer: Explorer, open_page: Open) -> None:
-    page = open_page(explorer)
-    page.wait_for_map()
-    feature = page.isolated_features(1)[0]
-    at = page.map(f"pixelOf({feature})")
-    page.page.mouse.move(at["x"] + 1, at["y"])
-    page.page.mouse.move(at["x"], at["y"])
-    card = page.page.locator(".ico-map-card")
-    card.wait_for(state="visible")
-    assert (explorer.services.store.feature(feature).best_text or "") in card.inner_text()
-    assert card.locator("canvas").count() == 1
-
-
-def test_the_map_is_coloured_by_what_is_chosen_and_the_address_follows(explorer: Explorer, open_page: Open) -> None:
-    page = open_page(explorer)
-    page.wait_for_map()
-    page.page.get_by_label("Colour by").select_option("verdict")
-    page.page.wait_for_function("window.iconoscopeMap.colouredBy === 'verdict'")
-    page.page.wait_for_url(re.compile("colour=verdict"))
-    again = open_page(explorer, page.page.url.removeprefix(explorer.url))
-    again.wait_for_map()
-    again.page.wait_for_function("window.iconoscopeMap.colouredBy === 'verdict'")
-
-
-def test_labels_do_not_overlap(explorer: Explorer, open_page: Open) -> None:
-    page = open_page(explorer, width=390)
-    page.wait_for_map()
-    labels = page.page.locator(".ico-map-label:not(.is-out)")
-    boxes = [box for box in (labels.nth(i).bounding_box() for i in range(labels.count())) if box]
-    assert len(boxes) >= 3
-    for i, a in enumerate(boxes):
-        for b in boxes[i + 1 :]:
-            apart = a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"]
-            apart = apart or a["y"] + a["height"] <= b["y"] or b["y"] + b["height"] <= a["y"]
-            assert apart
 
 
 def test_search_finds_opens_and_lights_the_map(explorer: Explorer, open_page: Open) -> None:
@@ -186,37 +121,6 @@ def test_no_tab_scrolls_sideways_on_a_phone(explorer: Explorer, open_page: Open,
         assert page.page.get_by_role("tab", name=name.capitalize(), exact=True).count() == 1
 
 
-def test_without_webgl_words_say_so_and_the_list_leads_on(explorer: Explorer, open_page: Open) -> None:
-    page = open_page(explorer, "?webgl=off")
-    page.wait_for_map()
-    assert not page.map("webgl")
-    assert "no WebGL" in page.page.locator(".ico-map-message").inner_text()
-    cluster = page.page.locator(".ico-cluster").first
-    cluster.locator("summary").focus()
-    page.page.keyboard.press("Enter")
-    link = cluster.locator("a").first
-    link.wait_for()
-    feature = int(link.get_attribute("data-value") or -1)
-    link.focus()
-    page.page.keyboard.press("Enter")
-    page.wait_for_feature(feature)
-
-
-def test_hostile_words_are_shown_and_never_run(hostile_explorer: Explorer, open_page: Open) -> None:
-    ids = hostile_explorer.services.store.feature_ids.tolist()
-    page = open_page(hostile_explorer)
-    page.wait_for_map()
-    labels = page.page.locator(".ico-map-label").all_text_contents()
-    assert set(labels) <= set(HOSTILE)
-    for place in range(0, len(HOSTILE), 3):
-        page.visit(f"?tab=feature&feature={ids[place]}")
-        shown = page.wait_for_feature(ids[place])
-        wanted = visible(HOSTILE[place])
-        assert (shown.locator(".is-large").text_content() or "") == wanted
-        assert page.page.evaluate("window.__ran") is None
-        assert page.page.title().startswith("Iconoscope")
-
-
 def test_a_hostile_address_is_told_as_text(explorer: Explorer, open_page: Open) -> None:
     page = open_page(explorer, "?tab=feature&feature=%3Cimg%20src%3Dx%20onerror%3Dwindow.__ran%3D1%3E")
     toast = page.page.locator(".toast-body").first
@@ -224,13 +128,3 @@ def test_a_hostile_address_is_told_as_text(explorer: Explorer, open_page: Open) 
     assert "<img src=x" in toast.inner_text()
     assert toast.locator("img").count() == 0
     assert page.page.evaluate("window.__ran") is None
-
-
-@pytest.mark.parametrize("place", range(0, len(HOSTILE), 5))
-def test_hostile_queries_are_shown_and_never_run(explorer: Explorer, open_page: Open, place: int) -> None:
-    page = open_page(explorer, "?tab=search")
-    page.search(HOSTILE[place][:900])
-    page.page.wait_for_timeout(800)
-    assert page.page.evaluate("window.__ran") is None
-    page.search("crab")
-    page.page.locator(".ico-hit").first.wait_for()
