@@ -79,11 +79,11 @@ class ExplorerPage:
 
     def wait_until_answered(self) -> str:
         """The line below the answers, once they are whole."""
-        status = self.page.locator("#ico-answers .ico-status")
+        line = self.page.locator("#ico-answers .ico-line")
         self.page.wait_for_function(
-            "/^(Done|Stopped) in/.test(document.querySelector('#ico-answers .ico-status')?.textContent)"
+            "/^(Done|Stopped) in/.test(document.querySelector('#ico-answers .ico-line')?.textContent)"
         )
-        return status.inner_text()
+        return line.inner_text()
 
     def sideways_scroll_px(self) -> int:
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
