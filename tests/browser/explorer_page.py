@@ -72,7 +72,7 @@ class ExplorerPage:
         self.page.locator("#ico-search").click()
 
     def answer(self, column: str) -> str:
-        return self.page.locator(f'[data-column="{column}"] p').inner_text()
+        return self.page.locator(f'[data-column="{column}"] .ico-words').inner_text()
 
     def start_steering(self) -> None:
         self.page.locator("#ico-start").click()

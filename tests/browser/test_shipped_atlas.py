@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from app.steer_answers import AnswerFrame, answers
+from app.steer_setup import SteerRow, SteerSetup
 from backend.errors import UnparsableExplanation
 from backend.feature_store import FeatureRecord
 from backend.types import Method, TruthOutcome
@@ -70,8 +72,7 @@ def test_steering_names_the_object_and_the_controls_do_not(
     page.wait_for_map()
     for record in objects[:N_OBJECTS]:
         page.visit(f"?tab=steer&feature={record.feature}")
-        page.page.locator(".ico-chosen").wait_for()
-        page.page.locator("#ico-recommended").click()
+        page.page.locator(f'.ico-steer-row[data-feature="{record.feature}"]').wait_for()
         page.start_steering()
         page.wait_until_answered()
         unsteered, steered, random = (page.answer(column) for column in ("unsteered", "steered", "random"))
@@ -81,13 +82,11 @@ def test_steering_names_the_object_and_the_controls_do_not(
 
 
 def test_first_words_come_soon_once_the_model_is_warm(demo: Explorer) -> None:
-    from app.steering_worker import SteerRequest
-
     record = steerable_objects(demo.services)[0]
-    strength, prompt = float(record.recommended_strength or 0), demo.services.meta["prompts"]["steering"]
-    request = SteerRequest(feature=record.feature, strength=strength, prompt=prompt)
+    row = SteerRow(feature=record.feature, strength=float(record.recommended_strength or 0))
+    setup = SteerSetup(rows=(row,), prompt=demo.services.meta["prompts"]["steering"])
     for visitor in ("first", "second"):
-        frames = list(demo.services.worker.run(visitor, request))
+        frames = [one for one in answers(demo.services, visitor, setup) if isinstance(one, AnswerFrame)]
     assert frames[0].seconds < FIRST_WORDS_S
 
 
