@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.chromium import FLAGS, INSTALL, SOFTWARE_GL, executable
-from tests.browser.explorer_page import ExplorerPage
+from tests.browser.explorer_page import Answering, ExplorerPage
 from tests.builders_app import build_steerable_atlas
 from tests.builders_atlas import BagEncoder
 from tests.builders_hostile import build_hostile_atlas
@@ -42,7 +42,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., ExplorerPage]]:
     contexts: list[BrowserContext] = []
     pages: list[ExplorerPage] = []
 
-    def open_one(explorer: Explorer, query: str = "", width: int = 1440, **more: object) -> ExplorerPage:
+    def open_one(explorer: Answering, query: str = "", width: int = 1440, **more: object) -> ExplorerPage:
         context = browser.new_context(viewport={"width": width, "height": 900}, **more)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-    from app.launching import Explorer
+
+class Answering(Protocol):
+    """An explorer that answers somewhere: in this process or in another one."""
+
+    @property
+    def url(self) -> str: ...
 
 
 class ExplorerPage:
     """One open page, with everything that went wrong in it."""
 
-    def __init__(self, page: Page, explorer: Explorer) -> None:
+    def __init__(self, page: Page, explorer: Answering) -> None:
         self.page = page
         self.explorer = explorer
         self.script_errors: list[str] = []
@@ -44,7 +49,7 @@ class ExplorerPage:
     def places_on_map(self) -> dict[int, dict[str, float]]:
         """Viewport pixels of every feature in view."""
         script = "() => iconoscopeMap.ids.map(id => [id, iconoscopeMap.pixelOf(id)]).filter(([, at]) => at)"
-        return {one: at for one, at in self.page.evaluate(script)}
+        return dict(self.page.evaluate(script))
 
     def isolated_features(self, n: int, distance_px: float = 16) -> list[int]:
         """Features in view with no other point near, so that a click cannot mean another."""

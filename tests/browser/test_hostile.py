@@ -96,7 +96,8 @@ def test_queries_are_words_and_nothing_else(explorer: Explorer, open_page: Open)
 
 @pytest.mark.parametrize("text", [MARKUP[3], TEMPLATES[5], SCHEMES[3], WRITING[0], LANGUAGES[0]])
 def test_addresses_are_words_and_nothing_else(explorer: Explorer, open_page: Open, text: str) -> None:
-    fields = dict.fromkeys(("tab", "atlas", "feature", "q", "colour", "image", "prompt", "strength", "list"), text)
+    names = ["tab", "atlas", "feature", "q", "colour", "image", "prompt", "strength", "list"]
+    fields: dict[str, str] = dict.fromkeys(names, text)
     page = open_page(explorer, "?" + urlencode(fields))
     page.page.locator(".toast-body").first.wait_for()
     require_harmless(page)
