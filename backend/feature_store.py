@@ -48,6 +48,7 @@ class FeatureStore:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
+        self._tables: dict[str, pa.Table] = {}
         self._rows_of: dict[str, _FeatureRows] = {}
         self._lock = Lock()
 
@@ -102,9 +103,11 @@ class FeatureStore:
 
     def table(self, name: str) -> pa.Table:
         """A table with its columns checked; texts that repeat come as dictionaries. Raises ArtifactDamaged."""
-        table = self.artifact.table(name, REPEATED_TEXTS.get(name, ()))
-        check_columns(name, table.schema, str(self.artifact.folder))
-        return table
+        if name not in self._tables:
+            table = self.artifact.table(name, REPEATED_TEXTS.get(name, ()))
+            check_columns(name, table.schema, str(self.artifact.folder))
+            self._tables[name] = table
+        return self._tables[name]
 
     # by feature --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from backend.text_encoders import TextEncoder
 from backend.text_vectors import TextVectors
 from backend.types import ARM_BY_KEY, Arm
 
-Reason = Literal["meaning", "words", "both", "direction", "coactivation"]
+Reason = Literal["meaning", "words", "both", "direction", "coactivation", "activation"]
 LIKE_KINDS = ("meaning", "direction", "coactivation")
 MEANING_WEIGHT = 0.4
 WORDS_WEIGHT = 0.6
@@ -45,6 +45,7 @@ class Hit:
     score: float
     """In [0, 1]; comparable within one query only."""
     reason: Reason
+    """``activation`` is for searches by picture, which are not made here."""
     text: str
     """The explanation to show: the one whose words match, else the nearest in meaning, else the best one."""
     arm: Arm | None
@@ -71,10 +72,9 @@ class _Scored:
     arm: int | None
     """Place in METHOD_ARMS of the only method searched."""
 
-    @property
-    def fused(self) -> Float64[np.ndarray, " feature"]:
-        near = np.where(np.isfinite(self.meaning), np.clip(self.meaning, 0, 1), 0)
-        return MEANING_WEIGHT * near + WORDS_WEIGHT * self.words
+    def fused(self, rows: Int64[np.ndarray, " row"]) -> Float64[np.ndarray, " row"]:
+        """Score in [0, 1]: nearness in meaning and matching words, weighted."""
+        return MEANING_WEIGHT * np.clip(self.meaning[rows], 0, 1) + WORDS_WEIGHT * self.words[rows]
 
     @property
     def found(self) -> Int64[np.ndarray, " row"]:
@@ -103,8 +103,9 @@ class Search:
         if not len(self.store):
             return []
         scored = self._score(cleaned, None if arm is None else METHOD_ARMS.index(arm))
-        rows = _largest(scored.fused, scored.found, n)
-        return [self._hit(row, scored) for row in rows.tolist()]
+        rows = scored.found
+        chosen = _largest(scored.fused(rows), n)
+        return [self._hit(row, scored) for row in rows[chosen].tolist()]
 
     def like(self, feature: int, kind: str = "meaning", n: int = 20) -> list[Hit]:
         """The ``n`` features most like another, best first, with the reason.
@@ -182,7 +183,8 @@ class Search:
             gathered = cosine[self._corpus.text].astype(np.float64)
             near += count / times.sum() * documents.best(gathered, len(self.store), _NEVER)
         near[own] = _NEVER
-        rows = _largest(near, np.flatnonzero(np.isfinite(near)), n)
+        known = np.flatnonzero(np.isfinite(near))
+        rows = known[_largest(near[known], n)]
         return [self._like_hit(row, float(near[row]), nearest) for row in rows.tolist()]
 
     # hits --------------------------------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ class Search:
             parts.append(f"{who}close in meaning ({scored.meaning[row]:.2f})")
         return Hit(
             feature=int(self.store.feature_ids[row]),
-            score=float(scored.fused[row]),
+            score=float(scored.fused(np.array([row]))[0]),
             reason="both" if words and near is not None else "words" if words else "meaning",
             text=text,
             arm=arm,
@@ -302,13 +304,12 @@ class Search:
         return self._vectors.rows
 
 
-def _largest(
-    values: Float64[np.ndarray, " feature"], rows: Int64[np.ndarray, " row"], n: int
-) -> Int64[np.ndarray, " row"]:
-    """The ``n`` of ``rows`` with the largest values, largest first; equal ones in the order of rows."""
-    if n <= 0 or not rows.size:
-        return rows[:0]
-    if n < len(rows):
-        bound = np.partition(values[rows], len(rows) - n)[len(rows) - n]
-        rows = rows[values[rows] >= bound]
-    return rows[np.lexsort((rows, -values[rows]))][:n]
+def _largest(values: Float64[np.ndarray, " value"], n: int) -> Int64[np.ndarray, " place"]:
+    """Places of the ``n`` largest values, largest first; equal ones by their place."""
+    places = np.arange(len(values))
+    if n <= 0:
+        return places[:0]
+    if n < len(values):
+        bound = np.partition(values, len(values) - n)[len(values) - n]
+        places = np.flatnonzero(values >= bound)
+    return places[np.lexsort((places, -values[places]))][:n]

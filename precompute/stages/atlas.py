@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from backend.atlas_schema import ATLAS_TABLES
 from backend.sae import TopKSAE
-from backend.search import load_text_encoder
+from backend.text_encoders import load_text_encoder
 from backend.types import Method, Split
 from precompute.atlas_meta import meta_document
 from precompute.atlas_tables import (
