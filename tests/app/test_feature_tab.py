@@ -193,7 +193,10 @@ def test_regions_are_those_of_the_arms_words(services: Services) -> None:
     assert '<option value="top_k_masks">' in page(services, 2)
 
 
-@pytest.mark.parametrize(("place", "n", "words"), [(0, 10, "strongest"), (3, 10, "30–40 %"), (9, 10, "weakest"), (1, 4, "2 of 4")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("place", "n", "words"),
+    [(0, 10, "strongest"), (3, 10, "30\N{EN DASH}40 %"), (9, 10, "weakest"), (1, 4, "2 of 4")],
+)
 def test_bands_of_the_range(place: int, n: int, words: str) -> None:
     assert band(place, n) == words
 

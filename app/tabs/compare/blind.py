@@ -29,7 +29,7 @@ MOST_TRIES = 400
 CONTROL_SHARE = 0.2
 """Of so many rounds one of the two is a control: an explanation that knows nothing of the feature."""
 SIDES = ("a", "b")
-_ROUND = re.compile(r"^(\d{1,9})-(\d{1,6})$")
+_ROUND = re.compile(r"^([0-9]{1,9})-([0-9]{1,6})\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

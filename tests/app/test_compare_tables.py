@@ -1,0 +1,54 @@
+"""Compare, tables and views: every arm with intervals, win shares that add up, and the switch between views."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from app.catalogue import Catalogue
+from app.services import Services
+from app.tabs import compare
+from app.tabs.compare import tables, view_switch
+from app.url_fields import Choice
+from app.url_state import FIELDS
+
+
+def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Services) -> None:
+    html = tables.page(services)
+    for arm in services.store.arms:
+        assert html.count(arm.label) >= 2
+    assert html.count('<tr class="is-control">') == 3
+    assert "empty answer" in html
+    assert html.count('class="ico-interval"') == 8 * 5
+    assert html.index("Controls: the same procedure") > html.index("Steering-informed Top-k (heatmaps)")
+    assert "paired Wilcoxon" in html
+
+
+def test_the_reading_line_names_the_best_method_and_the_controls(services: Services) -> None:
+    html = tables.page(services)
+    assert "is right most often" in html
+    assert "The controls, which know nothing of the feature" in html
+
+
+def test_win_shares_are_bars_of_the_methods_with_interval_and_n(services: Services) -> None:
+    html = tables.page(services)
+    bars = html[html.index('class="ico-wins"') :]
+    widths = [float(one) for one in re.findall(r'class="ico-fill" style="width:([\d.]+)%', bars)]
+    assert len(widths) == 5
+    assert sum(widths) == pytest.approx(100, abs=0.1)
+    assert bars.count(f"of {len(services.store)}</span>") == 5
+
+
+@pytest.mark.parametrize("view", compare.VIEWS)
+def test_every_view_can_be_chosen_and_is_an_address_of_its_own(services: Services, view: str) -> None:
+    field = FIELDS["compare"]
+    assert isinstance(field, Choice)
+    assert field.parse(view) == view
+    switch = view_switch(view)
+    assert switch.count("aria-current") == 1
+    assert f'data-value="{view}"' in switch
+    tab = compare.CompareTab(switch="switch", page="page", scatter="scatter")  # type: ignore[arg-type]
+    shown = compare.show(Catalogue([services]), services, tab, view, "")
+    assert shown["scatter"] == {"shown": view == "scatter"}  # type: ignore[index]
+    assert "<h2" in shown["page"]  # type: ignore[index]
