@@ -171,7 +171,7 @@ def _scores(services: Services) -> list[Column | None]:
         rows = np.flatnonzero(of_best & (metric == place))
         values[row[rows]] = measured[rows]
         label = str(card.get("label") or name)
-        found.append(_number(name, label, f"{label} of the best explanation of each feature.", values))
+        found.append(_number(name, label, "Score of the best explanation of each feature.", values))
     return found
 
 

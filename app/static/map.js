@@ -119,7 +119,7 @@
     /* Points shrink in a crowd and grow when looked at closely. */
     get size() {
       const { n } = this.points;
-      const least = n > 50000 ? 2.4 : n > 15000 ? 3.2 : n > 3000 ? 4.4 : this.camera.width < 600 ? 5 : 6.5;
+      const least = n > 50000 ? 2.4 : n > 15000 ? 3.2 : n > 3000 || this.camera.width < 600 ? 4.4 : 6.5;
       const near = this.camera.usable ? Math.min(2.2, Math.max(1, (this.camera.scale / this.camera.home) ** 0.3)) : 1;
       return Math.round(4 * Math.min(least * near, Math.max(least, 9))) / 4;
     }
@@ -185,7 +185,8 @@
 
     placed() {
       if (!this.camera?.usable) return;
-      this.labels.update(this.camera, this.drawn, this.visible, this.counts ?? new Map());
+      const { offsetLeft: left, offsetTop: top, offsetWidth, offsetHeight } = this.find("tools");
+    this.labels.update(this.camera, this.drawn, this.visible, this.counts ?? new Map(), { left, top, right: left + offsetWidth, bottom: top + offsetHeight });
       this.labels.fade(this.lit.size > 0);
       this.overlay.ask();
     }
@@ -331,6 +332,7 @@
     get count() { return map?.points?.n ?? 0; },
     get visibleCount() { return map?.visibleCount ?? 0; },
     get ids() { return Array.from(map?.points?.ids ?? []); },
+    get root() { return map?.root ?? null; },
     get selected() { return map?.value?.selected ?? null; },
     get hits() { return map?.value?.hits ?? []; },
     get colouredBy() { return map?.colouredBy ?? null; },

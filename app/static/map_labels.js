@@ -7,7 +7,6 @@
   const HEIGHT = 20;
   const GAP = 5;
   const CELL = 10;
-  const EDGE = 46;
   const MOVES = [[0, 0], [0, -16], [0, 16], [-34, -4], [34, -4], [0, -32], [0, 32], [-60, 10], [60, 10], [-40, -30], [40, -30], [-40, 30], [40, 30]];
 
   function overlaps(a, b) {
@@ -50,18 +49,18 @@
     return { left: x - label.width / 2, right: x + label.width / 2, top: y - HEIGHT / 2, bottom: y + HEIGHT / 2 };
   }
 
-  /* Returns boxes in pixels for the labels that fit. */
-  function place(labels, width, height, crowd) {
+  /* Returns boxes in pixels for the labels that fit beside one another and beside what is taken already. */
+  function place(labels, width, height, crowd, taken = []) {
     const placed = [];
     for (const label of [...labels].sort((a, b) => b.weight - a.weight || a.key - b.key)) {
       let best = null;
       for (const [dx, dy] of MOVES) {
-        // A name at the rim moves inside, away from the buttons at the right.
-        const x = Math.min(width - EDGE - label.width / 2, Math.max(4 + label.width / 2, label.x + dx));
+        // A name at the rim moves inside.
+        const x = Math.min(width - 4 - label.width / 2, Math.max(4 + label.width / 2, label.x + dx));
         const y = Math.min(height - 4 - HEIGHT / 2, Math.max(4 + HEIGHT / 2, label.y + dy));
         if (Math.hypot(x - label.x, y - label.y) > 90) continue;
         const box = boxAt(label, x, y);
-        if (placed.some((other) => overlaps(box, other.box))) continue;
+        if (taken.some((other) => overlaps(box, other)) || placed.some((other) => overlaps(box, other.box))) continue;
         const cost = (crowd ? crowd.below(box) : 0) + 0.05 * Math.hypot(x - label.x, y - label.y);
         if (!best || cost < best.cost) best = { key: label.key, box, cost };
         if (best.cost < 0.01) break;
@@ -90,8 +89,9 @@
       }
     }
 
-    /* camera: map units to pixels. shown: clusters with a visible point. drawn, visible: the points not to be covered. */
-    update(camera, drawn, visible, shown) {
+    /* camera: map units to pixels. shown: clusters with a visible point. drawn, visible: the points not to be covered.
+       tools: a box of pixels that no name may enter. */
+    update(camera, drawn, visible, shown, tools) {
       const { width, height } = camera;
       if (!camera.usable) return;
       const wanted = [];
@@ -105,7 +105,7 @@
       }
       const most = Math.max(6, Math.round((width * height) / 22000));
       wanted.sort((a, b) => b.weight - a.weight || a.key - b.key);
-      this.placed = place(wanted.slice(0, most), width, height, this.crowd(camera, drawn, visible));
+      this.placed = place(wanted.slice(0, most), width, height, this.crowd(camera, drawn, visible), [tools]);
       const boxes = new Map(this.placed.map((label) => [label.key, label.box]));
       for (const [key, entry] of this.nodes) {
         const box = boxes.get(key);

@@ -39,7 +39,7 @@
         context.stroke();
       };
       for (const row of this.map.listed) ring(row, size / 2 + 2, accent, 1);
-      for (const row of this.map.lit) ring(row, size / 2 + 2.5, ink, 1.5);
+      for (const row of this.map.lit) ring(row, size / 2 + 2, ink, 1.25);
       for (const row of this.marked()) {
         ring(row, size / 2 + 5.5, panel, 5);
         ring(row, size / 2 + 5.5, accent, 2.5);
