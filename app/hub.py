@@ -30,20 +30,31 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 class TabModule(Protocol):
     """What a module under app/tabs offers."""
 
-    TITLE: str
-    FIELDS: tuple[Field, ...]
+    @property
+    def TITLE(self) -> str:
+        """The tab's name on the page."""
+        ...
+
+    @property
+    def FIELDS(self) -> tuple[Field, ...]:
+        """What the tab keeps in the address."""
+        ...
 
     def build(self, services: Services, static_version: str) -> Any:
         """Lay out the tab; returns a frozen dataclass of its components."""
+        ...
 
     def wire(self, hub: Hub, tab: Any) -> None:
         """Attach the tab's own events."""
+        ...
 
     def restore(self, hub: Hub, services: Services, tab: Any, state: UrlState) -> Updates:
         """Everything that depends on the atlas or on the address. Raises IconoscopeError for what cannot be shown."""
+        ...
 
     def opened(self, services: Services, tab: Any, record: FeatureRecord, state: UrlState | None) -> Updates:
         """The tab prepared for a feature; ``state`` is given when an address opened it."""
+        ...
 
 
 class Hub:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 
+from app.hub import TabModule
 from app.tabs import about, compare, feature, inspect, map, search, steer
 
-TABS: Mapping[str, ModuleType] = {
+TABS: Mapping[str, TabModule] = {
     "map": map,
     "search": search,
     "feature": feature,
