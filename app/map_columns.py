@@ -180,10 +180,15 @@ def _places(values: pa.ChunkedArray | pa.Array, known: Iterable[str] | pa.Array)
     value_set = known if isinstance(known, pa.Array) else pa.array(list(known), pa.string())
     whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if not isinstance(whole, pa.DictionaryArray):
-        return np.asarray(pc.fill_null(pc.index_in(whole, value_set=value_set), -1))
+        return _found(whole, value_set)
     # One more place at the end, so that an absent value (-1) finds "none".
-    of_words = np.append(np.asarray(pc.fill_null(pc.index_in(whole.dictionary, value_set=value_set), -1)), -1)
+    of_words = np.append(_found(whole.dictionary, value_set), -1)
     return of_words[np.asarray(whole.indices.fill_null(-1))]
+
+
+def _found(values: pa.Array, value_set: pa.Array) -> np.ndarray:
+    options = pc.SetLookupOptions(value_set=value_set)
+    return np.asarray(pc.call_function("index_in", [values], options).fill_null(-1))
 
 
 def _number(key: str, label: str, note: str, values: Values, *, log: bool = False, unit: str = "") -> Column | None:

@@ -6,6 +6,7 @@
   if (window.iconoscopeMapPlotly) return;
   const FAST_MS = 34;
   const REST_MS = 130;
+  const CROWD = 20000;
   const QUIET = { type: "scattergl", mode: "markers", hoverinfo: "skip" };
 
   function hasWebgl() {
@@ -22,7 +23,9 @@
       this.traces = [];
       this.size = 0;
       this.drawn = null;
-      this.cost = 0;
+      // Until it is measured: a crowd is slow, because trying would freeze the first move on a plain processor.
+      this.isMeasured = false;
+      this.cost = x.length > CROWD ? 2 * FAST_MS : 0;
       this.timer = 0;
       this.busy = false;
       this.stale = false;
@@ -69,7 +72,10 @@
       this.follow();
       await this.shown();
       const took = performance.now() - began;
-      this.cost = anew ? this.cost : this.cost ? 0.6 * this.cost + 0.4 * took : took;
+      if (!anew) {
+        this.cost = this.isMeasured ? 0.6 * this.cost + 0.4 * took : took;
+        this.isMeasured = true;
+      }
       this.busy = false;
       if (this.again) {
         const wish = this.again;

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from app import map_files
 from app.components.feature_map import feature_map, map_value
 from app.hub import Hub, Updates
 from app.map_data import MOST_WORDS
@@ -45,6 +46,7 @@ class MapTab:
 
 
 def build(services: Services, static_version: str) -> MapTab:
+    map_files.prepare(services)
     return MapTab(map=feature_map(services.version, static_version, elem_id="ico-map"))
 
 
