@@ -194,7 +194,9 @@ def _follow(hub: Hub, tab: SteerTab) -> None:
         api_visibility="private",
     )
     hub.follow(tab.image, IMAGE, "(value) => value?.selected ?? ''")
-    hub.follow(tab.prompt, PROMPT, _unless_default(next(iter(prompts(hub.catalogue.default).values()), "")))
+    first_prompts = {next(iter(prompts(services).values()), "") for services in hub.catalogue}
+    # Where atlases start with different prompts, the address always says which one is meant.
+    hub.follow(tab.prompt, PROMPT, _unless_default(first_prompts.pop() if len(first_prompts) == 1 else ""))
     hub.follow(tab.sampling, SAMPLING)
     defaults = ((tab.temperature, TEMPERATURE, DEFAULT_TEMPERATURE), (tab.top_p, TOP_P, DEFAULT_TOP_P))
     for component, field, default in (*defaults, (tab.seed, SEED, DEFAULT_SEED)):
