@@ -46,7 +46,7 @@ FOCUS = """() => {
 def full(explorer: Explorer, open_page: Open, tab: str, **more: Any) -> ExplorerPage:
     """A tab with all its contents."""
     image = explorer.services.store.exemplars(2, pooling="max")[0].image_id
-    page = open_page(explorer, f"?tab={tab}&feature=2&q=crab&inspect={image}&spot=3-6", **more)
+    page = open_page(explorer, f"?tab={tab}&feature=2&q=crab&inspect={image}", **more)
     page.wait_for_map() if tab == "map" else page.page.locator(CONTENT[tab]).first.wait_for(state="visible")
     page.page.wait_for_timeout(600)
     return page
