@@ -21,7 +21,7 @@ from app.steer_setup import (
     written_patches,
     written_rows,
 )
-from app.url_fields import BadField
+from app.url_fields import BadField, Field
 from backend.errors import SubjectError, UnknownFeature
 from backend.types import Operation, PatchScope
 
@@ -52,7 +52,8 @@ def test_patches_survive_the_address(patches: set[int]) -> None:
 
 @given(text=st.text(max_size=60))
 def test_no_address_breaks_the_reader(text: str) -> None:
-    for field in (ROWS, PATCHES):
+    fields: tuple[Field, ...] = (ROWS, PATCHES)
+    for field in fields:
         try:
             value = field.parse(text)
         except BadField as error:
