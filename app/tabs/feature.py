@@ -113,6 +113,6 @@ def listed_ids(services: Services, text: object) -> list[int]:
 def neighbour_id(services: Services, feature: int | None, step: int, listed: Sequence[int] = ()) -> int:
     """The id ``step`` places on in ``listed`` (else in the atlas), around the end; the first one from outside it."""
     ids = list(listed) or services.store.feature_ids.tolist()
-    if feature not in ids:
+    if feature is None or feature not in ids:
         return int(ids[0])
     return int(ids[(ids.index(feature) + step) % len(ids)])

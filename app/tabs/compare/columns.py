@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 from jaxtyping import Float
 
 from backend.feature_store import FeatureStore
@@ -19,7 +19,7 @@ ATLASES_KEPT = 8
 def score_columns(store: FeatureStore) -> Mapping[tuple[str, str], Column]:
     """(arm key, metric) to float64 values in the row order of the features; NaN where there is no score."""
     table = store.table("scores").select(["feature", "arm", "metric", "value"])
-    table = table.filter(pc.is_valid(table["value"])).combine_chunks()
+    table = table.filter(table["value"].is_valid())
     ids = store.feature_ids
     order = np.argsort(ids, kind="stable")
     places = order[np.searchsorted(ids[order], table["feature"].to_numpy())]
@@ -36,17 +36,20 @@ def score_columns(store: FeatureStore) -> Mapping[tuple[str, str], Column]:
     return found
 
 
-def _codes(column: object) -> tuple[np.ndarray, list[str]]:
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """A text column as whole numbers and the names that they stand for."""
-    encoded = pc.dictionary_encode(column).combine_chunks()
-    if hasattr(encoded, "chunks"):
-        encoded = encoded.chunk(0)
-    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    whole = encoded.unify_dictionaries().combine_chunks()
+    return np.asarray(whole.indices), whole.dictionary.to_pylist()
 
 
 @lru_cache(maxsize=ATLASES_KEPT)
 def texts_of(store: FeatureStore, arm: str) -> Mapping[int, str]:
     """Feature id to the text of an arm; failures are left out."""
     table = store.table("explanations").select(["feature", "arm", "text"])
-    table = table.filter(pc.and_(pc.equal(table["arm"], arm), pc.is_valid(table["text"])))
-    return dict(zip(table["feature"].to_pylist(), table["text"].to_pylist(), strict=True))
+    arms, names = _codes(table["arm"])
+    if arm not in names:
+        return {}
+    rows = table.take(pa.array(np.flatnonzero(arms == names.index(arm))))
+    pairs = zip(rows["feature"].to_pylist(), rows["text"].to_pylist(), strict=True)
+    return {feature: text for feature, text in pairs if text is not None}
