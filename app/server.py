@@ -55,13 +55,25 @@ SCRIPTS = (
     "map_card.js",
     "map_hands.js",
     "map.js",
+    "search.js",
     "image_chooser.js",
     "patch_drawing.js",
     "patch_picker.js",
     "inspect.js",
     "steer_set.js",
 )
-STYLES = ("tokens.css", "base.css", "map.css", "pages.css", "pictures.css", "inspect.css", "feature.css", "compare.css", "steer.css")
+STYLES = (
+    "tokens.css",
+    "base.css",
+    "map.css",
+    "pages.css",
+    "search.css",
+    "pictures.css",
+    "inspect.css",
+    "feature.css",
+    "compare.css",
+    "steer.css",
+)
 EMBED = ("embed.css", "embed.js")
 """Of the framed page of one feature only; the explorer's own page does not load them."""
 ICON = "icon.svg"

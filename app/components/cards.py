@@ -1,4 +1,4 @@
-"""Cards and links that lead to features: search hits, neighbours, explanations with their scores."""
+"""Cards and links that lead to features: neighbours, explanations with their scores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Any
 
 from app.components import addresses
 from app.components.charts import interval_axis, truth_badge
-from app.components.exemplars import figure
 from app.components.markup import Child, Markup, h, join
 from app.components.numbers import count, missing, n_equals, number
 from app.ranking import Standing, place_words
-from backend.feature_store import ExemplarRecord, ExplanationRecord, FeatureRecord, SyntheticRecord
-from backend.search import Hit
+from backend.feature_store import ExplanationRecord, SyntheticRecord
 from backend.types import Score
 
 NO_WORDS = "No method found words for this feature."
@@ -40,30 +38,6 @@ def go_button(label: str, action: str, value: str | int, href: str, primary: boo
     """A link that looks like a button: a plain click stays in the page, its address can be copied."""
     classes = "ico-button is-primary" if primary else "ico-button"
     return h("a", label, href=href, class_=classes, data_go=action, data_value=value, role="button")
-
-
-def hit_card(
-    hit: Hit, record: FeatureRecord, exemplars: Sequence[ExemplarRecord], outcome: str, version: str
-) -> Markup:
-    """A search hit: pictures, the words that matched and whose they are, why, and the truth verdict."""
-    strip = [figure(exemplar, record.maximum, version, caption=False) for exemplar in exemplars]
-    by = hit.arm.label if hit.arm is not None else None
-    return h(
-        "a",
-        h(
-            "div",
-            h("span", f"feature {hit.feature}", class_="ico-id"),
-            truth_badge(outcome),
-            class_="ico-hit-head",
-        ),
-        h("div", *strip, class_="ico-hit-strip"),
-        words(hit.text),
-        h("div", h("span", f"written by {by}; {hit.why}" if by else hit.why, class_="ico-why")),
-        href=addresses.page(tab="feature", feature=hit.feature),
-        class_="ico-hit",
-        data_go="feature",
-        data_value=hit.feature,
-    )
 
 
 def score_rows(

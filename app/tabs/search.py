@@ -1,189 +1,234 @@
-"""Search: from words to features, by meaning and by words; every hit says why."""
+"""Search: from words, from a feature or from a picture to features; every hit says why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from time import perf_counter
+from typing import Any
 
 import gradio as gr
 
+from app import pictures, search_views, searching
 from app.components import addresses
-from app.components.cards import go_button, hit_card
-from app.components.charts import TRUTH_KINDS
-from app.components.markup import Markup, h
-from app.components.numbers import count
-from app.hub import Hub, Updates
+from app.components.image_chooser import chooser_choices, chooser_value, chosen_image, image_chooser
+from app.components.markup import Markup
+from app.hub import QUICK, Hub, Updates, visitor
+from app.latest import Latest
 from app.services import Services
+from app.subject_worker import Waiting
 from app.tabs.map import show_hits
-from app.url_fields import Field, Text, UrlState
+from app.url_fields import Choice, Field, Text, UrlState
+from backend.errors import IconoscopeError, ImageMissing
 from backend.feature_store import FeatureRecord
-from backend.search import Hit
+from backend.lexical import has_words
+from backend.types import ARMS
 
 TITLE = "Search"
+METHODS = tuple(arm for arm in ARMS if not arm.is_control)
 QUERY = Text("q", most=1000)
-FIELDS: tuple[Field, ...] = (QUERY,)
-N_HITS = 24
-N_EXAMPLES = 6
-N_PICTURES = 4
+ARM = Choice("arm", ("", *(arm.key for arm in METHODS)))
+"""The only method whose words are searched; "" is all of them."""
+LIKE = Text("like", most=40)
+"""``<kind>:<feature>``."""
+IMAGE = Text("qimage", most=pictures.MOST_CHARACTERS)
+"""An image id; "blank" is the blank image, and "" that no picture is searched by."""
+FIELDS: tuple[Field, ...] = (QUERY, ARM, LIKE, IMAGE)
+N_OFFERED = 8
+LEGEND = "Picture to search by"
+LOOKS: dict[str, Any] = {
+    "queue": True,
+    "concurrency_id": "search-image",
+    "concurrency_limit": 48,
+    "trigger_mode": "always_last",
+}
+_latest = Latest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchTab:
-    """Components of the tab."""
+    """Components of the tab. The ``shown`` ones hold what the results answer, and are hidden; one of them at most."""
 
     query: gr.Textbox
     button: gr.Button
+    arm: gr.Dropdown
+    typed: gr.Textbox
+    """The query once the visitor pauses; its change asks. Hidden."""
+    chooser: gr.HTML
     results: gr.HTML
     shown_query: gr.Textbox
-    """The query whose hits are shown, as opposed to what is being typed; hidden."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
-    """What a query found, as shown and as ids for the map."""
-
-    page: Markup
-    features: tuple[int, ...]
-    query: str
+    shown_like: gr.Textbox
+    shown_image: gr.Textbox
+    """Its change asks the model."""
 
 
 def build(services: Services, static_version: str) -> SearchTab:
-    del static_version  # this tab has no script of its own
     with gr.Row(elem_classes="ico-search-row", equal_height=True):
         query = gr.Textbox(
             label="Search for what a feature shows",
             placeholder="depth, striped pattern, a red car …",
             max_lines=1,
-            max_length=1000,
+            max_length=QUERY.most,
             scale=6,
             elem_id="ico-query",
         )
+        methods = [("All methods", ""), *((arm.label, arm.key) for arm in METHODS)]
+        arm = gr.Dropdown(methods, value="", label="Words of", scale=2, min_width=200, elem_id="ico-search-arm")
         button = gr.Button("Search", variant="primary", scale=0, min_width=120, elem_id="ico-search")
-    results = gr.HTML(str(welcome(services)), elem_id="ico-results", apply_default_css=False)
-    # "hidden" keeps it in the page, so that its changes reach the address.
-    shown = gr.Textbox("", visible="hidden", elem_id="ico-shown-query")
-    return SearchTab(query=query, button=button, results=results, shown_query=shown)
+    with gr.Accordion("Search by a picture", open=False, elem_id="ico-search-picture"):
+        chooser = image_chooser(static_version, elem_id="ico-search-image")
+    results = gr.HTML(
+        str(search_views.welcome(services)),
+        head=f'<script src="{addresses.static("search.js", static_version)}"></script>',
+        elem_id="ico-results",
+        apply_default_css=False,
+    )
+    # "hidden" keeps them in the page, so that their changes reach the address and the server.
+    typed, shown_query, shown_like, shown_image = (
+        gr.Textbox("", visible="hidden", elem_id=f"ico-{name}")
+        for name in ("typed-query", "shown-query", "shown-like", "shown-image")
+    )
+    return SearchTab(
+        query=query,
+        button=button,
+        arm=arm,
+        typed=typed,
+        chooser=chooser,
+        results=results,
+        shown_query=shown_query,
+        shown_like=shown_like,
+        shown_image=shown_image,
+    )
+
+
+# wires ---------------------------------------------------------------------------------------------------------------
 
 
 def wire(hub: Hub, tab: SearchTab) -> None:
     the_map = hub.page.parts["map"].map
+    shown = [tab.results, tab.shown_query, tab.shown_like, tab.shown_image, the_map]
 
-    def searched(services: Services, query: str) -> Updates:
-        return _searched(hub, services, tab, query)
+    def searched(services: Services, query: str, arm: str = "") -> Updates:
+        return {**on_words(hub, services, tab, query, arm), tab.query: query.strip()}
 
-    hub.on(
-        [tab.query.submit, tab.button.click], searched, [tab.query], [tab.query, tab.results, tab.shown_query, the_map]
-    )
-    hub.follow(tab.shown_query, QUERY)
-    hub.action("search", lambda services, value: searched(services, value) | hub.tab("search"))
-    hub.action("show", lambda services, value: searched(services, value) | hub.tab("map"))
-    hub.action("clear", lambda services, _: searched(services, "") | {tab.query: ""})
+    def typed(services: Services, query: str, arm: str, now: str) -> Updates:
+        # What is being typed need not be a query yet, and must not be written back under the visitor's fingers.
+        return {} if query.strip() == now or not has_words(query) else on_words(hub, services, tab, query, arm)
+
+    def narrowed(services: Services, arm: str, now: str) -> Updates:
+        return on_words(hub, services, tab, now, arm) if now else {}
+
+    hub.on([tab.query.submit, tab.button.click], searched, [tab.query, tab.arm], [*shown, tab.query])
+    settled = "(query) => window.iconoscopeSearch.settled(query)"
+    gr.on([tab.query.input], None, [tab.query], tab.typed, js=settled, **QUICK)
+    asked = [tab.typed, tab.arm, tab.shown_query]
+    hub.on([tab.typed.change], typed, asked, shown, trigger_mode="always_last")
+    hub.on([tab.arm.input], narrowed, [tab.arm, tab.shown_query], shown)
+    # The picture is looked at when the hidden field changes, whoever changed it: the chooser, or an address.
+    chosen = "(value) => value?.selected ? value.selected : 'blank'"
+    gr.on([tab.chooser.change], None, [tab.chooser], tab.shown_image, js=chosen, **QUICK)
+    hub.on([tab.shown_image.change], on_picture(hub, tab), [tab.shown_image], [*shown, tab.query], **LOOKS)
+    for component, field in (
+        (tab.shown_query, QUERY),
+        (tab.arm, ARM),
+        (tab.shown_like, LIKE),
+        (tab.shown_image, IMAGE),
+    ):
+        hub.follow(component, field)
+    hub.action("search", lambda services, value: {**searched(services, value), tab.arm: "", **hub.tab("search")})
+    hub.action("show", lambda services, value: {**searched(services, value), tab.arm: "", **hub.tab("map")})
+    hub.action("clear", lambda services, _: searched(services, ""))
+    hub.action("lit", lambda _services, _value: hub.tab("map"))
+    hub.action("like", lambda services, value: {**on_like(hub, services, tab, value), **hub.tab("search")})
 
 
-def _searched(hub: Hub, services: Services, tab: SearchTab, query: str) -> Updates:
-    """Hits of a query on this tab, lit on the map. Raises what Search.query raises."""
-    result = run(services, query)
+def results(hub: Hub, tab: SearchTab, page: Markup, features: tuple[int, ...], name: str, **shown: str) -> Updates:
+    """A page of results; its hits are lit on the map, and the address says what they answer."""
     return {
-        tab.query: result.query or query,
-        tab.results: str(result.page),
-        tab.shown_query: result.query,
-        hub.page.parts["map"].map: show_hits(result.features, result.query),
+        tab.results: str(page),
+        tab.shown_query: shown.get("query", ""),
+        tab.shown_like: shown.get("like", ""),
+        tab.shown_image: shown.get("image", ""),
+        hub.page.parts["map"].map: show_hits(features, name),
     }
 
 
+def on_words(hub: Hub, services: Services, tab: SearchTab, query: str, arm: str) -> Updates:
+    """Hits of a query; an empty one shows the welcome instead. Raises what Search.query raises."""
+    text = query.strip()
+    if not text:
+        return results(hub, tab, search_views.welcome(services), (), "")
+    found = searching.by_words(services, text, arm or "")
+    page = search_views.by_words(services, text, arm or "", found)
+    return results(hub, tab, page, found.features, text, query=text)
+
+
+def on_like(hub: Hub, services: Services, tab: SearchTab, value: str) -> Updates:
+    """Features like another; the query makes room. Raises QueryError and what Search.like raises."""
+    kind, feature = searching.read_like(services, value)
+    found = searching.by_likeness(services, kind, feature)
+    page = search_views.by_likeness(services, kind, feature, found)
+    name = f"like feature {feature} {searching.LIKE_WORDS[kind]}"
+    return {**results(hub, tab, page, found.features, name, like=f"{kind}:{feature}"), tab.query: ""}
+
+
+def on_picture(hub: Hub, tab: SearchTab) -> Any:
+    """The handler that looks at a picture and yields what it finds."""
+
+    def looked(services: Services, image: str, request: gr.Request) -> Iterator[Updates]:
+        if not image:
+            return
+        wanted, who = pictures.normal(image), visitor(request)
+        turn = _latest.begin(who)
+        try:
+            for step in searching.by_picture(services, who, wanted):
+                if not _latest.is_on(who, turn):
+                    return
+                if isinstance(step, Waiting):
+                    yield {tab.results: str(search_views.waiting(search_views.in_line(step)))}
+                else:
+                    page = search_views.by_picture(services, wanted, step)
+                    name = f"what fires on {searching.picture_name(wanted)}"
+                    yield {**results(hub, tab, page, step.features, name, image=image), tab.query: ""}
+        except ImageMissing as error:
+            yield {tab.results: str(search_views.problem(services, str(error)))}
+        except IconoscopeError as error:
+            yield {tab.results: str(search_views.problem(services, f"This picture cannot be searched by: {error}"))}
+
+    return looked
+
+
+# the address, and other tabs -----------------------------------------------------------------------------------------
+
+
 def restore(hub: Hub, services: Services, tab: SearchTab, state: UrlState) -> Updates:
-    return _searched(hub, services, tab, state["q"])
+    """What the address asks for: a picture before a likeness before words. Raises what they raise."""
+    image, like = state["qimage"], state["like"]
+    chooser = chooser_value(services, chosen_image({"selected": image}), exemplars=offered(services), legend=LEGEND)
+    begun: Updates = {tab.arm: state["arm"], tab.chooser: chooser}
+    if image:
+        waiting = search_views.waiting("Looking at the picture …")
+        return {**begun, **results(hub, tab, waiting, (), "", image=image), tab.query: ""}
+    if like:
+        return {**begun, **on_like(hub, services, tab, like)}
+    return {**begun, **on_words(hub, services, tab, state["q"], state["arm"]), tab.query: state["q"].strip()}
 
 
 def opened(services: Services, tab: SearchTab, record: FeatureRecord, state: UrlState | None) -> Updates:
-    """A search stays as it is when a feature opens."""
-    del services, tab, record, state
-    return {}
+    """A search stays as it is when a feature opens; its pictures are offered to search by."""
+    if state is not None:
+        return {}  # restore() has said it all
+    exemplars = services.pictures(record.feature, N_OFFERED)
+    return {tab.chooser: chooser_choices(services, exemplars=exemplars, maximum=record.maximum, legend=LEGEND)}
 
 
-def run(services: Services, query: str) -> SearchResult:
-    """Search and lay out the hits. An empty query shows the welcome instead; raises what Search.query raises."""
-    if not query.strip():
-        return SearchResult(page=welcome(services), features=(), query="")
-    started = perf_counter()
-    hits = services.search.query(query, n=N_HITS)
-    seconds = perf_counter() - started
-    page = results_page(services, query, hits, seconds) if hits else nothing_found(services, query)
-    return SearchResult(page=page, features=tuple(hit.feature for hit in hits), query=query.strip())
-
-
-def results_page(services: Services, query: str, hits: Sequence[Hit], seconds: float) -> Markup:
-    store = services.store
-    cards = [
-        hit_card(
-            hit,
-            store.feature(hit.feature),
-            services.pictures(hit.feature, N_PICTURES),
-            services.best_outcome(hit.feature),
-            services.version,
-        )
-        for hit in hits
-    ]
-    told = f"{count(len(hits))} best of {count(len(store))} features, {seconds * 1000:.0f} ms. "
-    told += "Searched: the best explanations by meaning, all methods' words, cluster names" + (
-        " and the known truth." if services.meta.get("concept_coverage") else "."
-    )
-    return h(
-        "div",
-        h(
-            "div",
-            go_button("Show these on the map", "show", query, addresses.page(tab="map", q=query)),
-            class_="ico-actions",
-        ),
-        h("p", told, class_="ico-why"),
-        h("div", *cards, class_="ico-hits"),
-        class_="ico-page",
-    )
-
-
-def examples(services: Services) -> list[str]:
-    """Queries worth trying here: the families of truth if known, else the names of the largest clusters."""
-    groups = services.store.features["truth_group"].to_pylist()
-    counts = {group: groups.count(group) for group in set(groups) if group}
-    if len(counts) >= N_EXAMPLES // 2:
-        return [str(name).replace("_", " ") for name in sorted(counts, key=lambda name: (-counts[name], name))][
-            :N_EXAMPLES
-        ]
-    largest = sorted(services.store.clusters, key=lambda one: (-one.n_features, one.cluster))
-    return [one.label for one in largest[:N_EXAMPLES]]
-
-
-def _example_buttons(services: Services) -> Markup:
-    buttons = [go_button(text, "search", text, addresses.page(tab="search", q=text)) for text in examples(services)]
-    return h("div", *buttons, class_="ico-examples")
-
-
-def welcome(services: Services) -> Markup:
-    kinds = ", ".join(words for _, words, _ in TRUTH_KINDS)
-    told = f"Every hit says why it was found. The badge says whether its explanation is {kinds}, where that is known."
-    return h(
-        "div",
-        h(
-            "div",
-            h("p", "Type a word or a phrase, or try one of these:"),
-            _example_buttons(services),
-            h("p", told, class_="ico-why", style="margin-top:16px"),
-            class_="ico-empty",
-        ),
-        class_="ico-page",
-    )
-
-
-def nothing_found(services: Services, query: str) -> Markup:
-    return h(
-        "div",
-        h(
-            "div",
-            h("p", "No explanation in this atlas is near to ", h("span", query, class_="ico-words"), "."),
-            h("p", "Use other words, or fewer. These work here:"),
-            _example_buttons(services),
-            class_="ico-empty",
-        ),
-        class_="ico-page",
-    )
+def offered(services: Services) -> tuple[Any, ...]:
+    """Pictures to begin with: the strongest exemplars of the first features of different clusters."""
+    table = services.store.features
+    if not len(table):
+        return ()
+    seen: dict[int, int] = {}
+    for feature, cluster in zip(
+        table["feature"].slice(0, 500).to_pylist(), table["cluster"].slice(0, 500).to_pylist(), strict=True
+    ):
+        seen.setdefault(cluster, feature)
+    return tuple(one for feature in list(seen.values())[:N_OFFERED] for one in services.pictures(feature, 1))
