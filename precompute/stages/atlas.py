@@ -55,7 +55,7 @@ class AtlasStage(Stage):
     """See the module docstring."""
 
     name = "atlas"
-    version = 5
+    version = 6
     upstream = ("train_sae", "harvest", "explain", "score")
     keep_shards = False
 
