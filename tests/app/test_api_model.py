@@ -31,6 +31,9 @@ from tests.builders_atlas import BagEncoder
 from tests.builders_subject import save_tiny_subject
 
 
+pytestmark = pytest.mark.slow  # a real model, however small
+
+
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     folder = tmp_path_factory.mktemp("api")
