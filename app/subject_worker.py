@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,6 +54,8 @@ class Limits:
     """Seconds after which a visitor who used up the burst may ask once more."""
     job_s: float = 90.0
     """Longest time one job may hold the model."""
+    pulse_s: float = 1.0
+    """While it waits, a place is told again after this long: only who yields can be found to have lost its reader."""
 
 
 @dataclass(slots=True, eq=False)
@@ -127,13 +129,24 @@ class SubjectWorkers:
         ticket = _Ticket(visitor, atlas, job)
         self._join(ticket)
         try:
-            while (frame := ticket.frames.get()) is not _END:
-                yield frame
+            yield from self._frames(ticket)
             if ticket.outcome is not None:
                 ticket.outcome.result()
         finally:
             ticket.stop.set()
             self._leave(ticket)
+
+    def _frames(self, ticket: _Ticket) -> Iterator[Any]:
+        frame: Any = None
+        while True:
+            pulse = self.limits.pulse_s if isinstance(frame, Waiting) else None
+            try:
+                frame = ticket.frames.get(timeout=pulse)
+            except Empty:
+                pass
+            if frame is _END:
+                return
+            yield frame
 
     def stop(self, visitor: str) -> int:
         """End all the visitor's requests: waiting ones at once, a running one after the token it is at. How many."""

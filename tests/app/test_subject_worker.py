@@ -42,7 +42,7 @@ def workers(
 ) -> SubjectWorkers:
     """Workers whose session is the word ``session``."""
     return SubjectWorkers(
-        limits=limits or Limits(burst=1000),
+        limits=limits or Limits(burst=1000, pulse_s=3600),
         devices=devices or (lambda: ["cpu"]),
         loader=lambda: load or (lambda atlas, device: cast(Any, "session")),
         clock=clock or Clock(),
@@ -176,8 +176,22 @@ def test_a_reader_who_vanishes_gives_up_the_place_and_the_model() -> None:
     assert log == ["a1", "c1"]
 
 
+def test_a_place_is_told_again_so_that_a_lost_reader_is_found() -> None:
+    worker, gate = workers(Limits(pulse_s=0.001)), Gate("a", [])
+    running = worker.run("a", atlas(), gate)
+    while next(running) != "a 1":
+        pass
+    queued = worker.run("b", atlas(), Gate("b", []))
+    assert [next(queued) for _ in range(5)] == [Waiting(ahead=1)] * 5
+    queued.close()
+    assert worker.n_taken == 1
+    gate.through.set()
+    # What the job said is said once.
+    assert list(running) == ["a 2"]
+
+
 def test_one_visitor_and_all_of_them_have_limits_with_words() -> None:
-    limits = Limits(waiting_per_visitor=2, waiting_in_all=3, burst=100)
+    limits = Limits(waiting_per_visitor=2, waiting_in_all=3, burst=100, pulse_s=3600)
     worker, gate = workers(limits), Gate("a", [])
     runs = [Reader(worker.run("a", atlas(), gate)) for _ in range(1)]
     assert gate.began.wait(PATIENCE_S)
@@ -194,7 +208,7 @@ def test_one_visitor_and_all_of_them_have_limits_with_words() -> None:
 
 def test_too_many_requests_in_a_short_time_are_refused_until_later() -> None:
     clock = Clock()
-    worker = workers(Limits(burst=2, refill_s=10), clock=clock)
+    worker = workers(Limits(burst=2, refill_s=10, pulse_s=3600), clock=clock)
 
     def job(session: Any, should_stop: Callable[[], bool]) -> Iterator[int]:
         yield 1
@@ -209,7 +223,7 @@ def test_too_many_requests_in_a_short_time_are_refused_until_later() -> None:
 
 def test_a_job_that_takes_too_long_is_ended_with_words_and_what_it_said_so_far() -> None:
     clock = Clock()
-    worker = workers(Limits(job_s=5), clock=clock)
+    worker = workers(Limits(job_s=5, pulse_s=3600), clock=clock)
 
     def slow(session: Any, should_stop: Callable[[], bool]) -> Iterator[int]:
         for at in range(100):

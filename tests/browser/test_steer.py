@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -123,10 +124,15 @@ def test_ten_strengths_stand_along_an_axis_and_a_press_takes_one_over(explorer: 
 
 def test_stop_and_leaving_free_the_model(explorer: Explorer, open_page: Open) -> None:
     workers = explorer.services.worker.workers
-    began = explorer.services.worker.run("somebody else", lambda session, should_stop: iter(lambda: 1, 2))
-    for frame in began:
-        if frame == 1:
-            break
+    through = threading.Event()
+
+    def busy(session: object, should_stop: object) -> Iterator[str]:
+        yield "begun"
+        through.wait(300)
+
+    began = explorer.services.worker.run("somebody else", busy)
+    while next(began) != "begun":
+        pass
     page = open_page(explorer, "?tab=steer&feature=2")
     wait_for_set(page, 2)
     page.start_steering()
@@ -141,8 +147,10 @@ def test_stop_and_leaving_free_the_model(explorer: Explorer, open_page: Open) ->
         if workers.n_taken == 1:
             break
         page.page.wait_for_timeout(100)
-    assert workers.n_taken == 1, "whoever closes the page gives up the place"
-    began.close()
+    left = workers.n_taken
+    through.set()
+    assert left == 1, "whoever closes the page gives up the place"
+    assert list(began) == []
 
 
 def test_an_impossible_intervention_is_said_in_words(explorer: Explorer, open_page: Open) -> None:
