@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Float64, Int64
 
 from backend.feature_store import FeatureStore, places_of
@@ -99,7 +98,7 @@ def corpus(store: FeatureStore) -> Corpus:
     keys = pa.array([arm.key for arm in METHOD_ARMS], pa.string())
     arm = places_of(table["arm"], keys)
     row = places_of(table["feature"], _whole(store.features["feature"]))
-    texts = pc.unique(table["text"]).dictionary_decode().drop_null()
+    texts = table["text"].unique().dictionary_decode().drop_null()
     place = places_of(table["text"], texts)
     words = _Words(texts.to_pylist())
     chosen = np.flatnonzero(
