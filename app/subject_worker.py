@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -140,10 +141,8 @@ class SubjectWorkers:
         frame: Any = None
         while True:
             pulse = self.limits.pulse_s if isinstance(frame, Waiting) else None
-            try:
+            with suppress(Empty):
                 frame = ticket.frames.get(timeout=pulse)
-            except Empty:
-                pass
             if frame is _END:
                 return
             yield frame
