@@ -10,7 +10,7 @@ import gradio as gr
 
 from app import pictures, search_views, searching
 from app.components import addresses
-from app.components.image_chooser import chooser_choices, chooser_value, chosen_image, image_chooser
+from app.components.image_chooser import chooser_choices, chooser_value, image_chooser
 from app.components.markup import Markup
 from app.hub import QUICK, Hub, Updates, visitor
 from app.latest import Latest
@@ -124,8 +124,11 @@ def wire(hub: Hub, tab: SearchTab) -> None:
     hub.on([tab.typed.change], typed, asked, shown, trigger_mode="always_last")
     hub.on([tab.arm.input], narrowed, [tab.arm, tab.shown_query], shown)
     # The picture is looked at when the hidden field changes, whoever changed it: the chooser, or an address.
-    chosen = "(value) => value?.selected ? value.selected : 'blank'"
-    gr.on([tab.chooser.change], None, [tab.chooser], tab.shown_image, js=chosen, **QUICK)
+    chosen = "(value, shown) => value?.selected || shown"
+    gr.on([tab.chooser.change], None, [tab.chooser, tab.shown_image], tab.shown_image, js=chosen, **QUICK)
+    # Once something else is searched, no picture is chosen, so that the same one can be chosen again.
+    let_go = "(shown, value) => shown || !value?.selected ? value : { ...value, selected: '' }"
+    gr.on([tab.shown_image.change], None, [tab.shown_image, tab.chooser], tab.chooser, js=let_go, **QUICK)
     hub.on([tab.shown_image.change], on_picture(hub, tab), [tab.shown_image], [*shown, tab.query], **LOOKS)
     for component, field in (
         (tab.shown_query, QUERY),
@@ -190,7 +193,8 @@ def on_picture(hub: Hub, tab: SearchTab) -> Any:
                     name = f"what fires on {searching.picture_name(wanted)}"
                     yield {**results(hub, tab, page, step.features, name, image=image), tab.query: ""}
         except ImageMissing as error:
-            yield {tab.results: str(search_views.problem(services, str(error)))}
+            # Nothing is searched by now, so that the picture counts as a new wish when it is uploaded again.
+            yield {tab.results: str(search_views.problem(services, str(error))), tab.shown_image: ""}
         except IconoscopeError as error:
             yield {tab.results: str(search_views.problem(services, f"This picture cannot be searched by: {error}"))}
 
@@ -203,7 +207,7 @@ def on_picture(hub: Hub, tab: SearchTab) -> Any:
 def restore(hub: Hub, services: Services, tab: SearchTab, state: UrlState) -> Updates:
     """What the address asks for: a picture before a likeness before words. Raises what they raise."""
     image, like = state["qimage"], state["like"]
-    chooser = chooser_value(services, chosen_image({"selected": image}), exemplars=offered(services), legend=LEGEND)
+    chooser = _to_search(chooser_value(services, image, exemplars=offered(services), legend=LEGEND))
     begun: Updates = {tab.arm: state["arm"], tab.chooser: chooser}
     if image:
         waiting = search_views.waiting("Looking at the picture …")
@@ -218,7 +222,13 @@ def opened(services: Services, tab: SearchTab, record: FeatureRecord, state: Url
     if state is not None:
         return {}  # restore() has said it all
     exemplars = services.pictures(record.feature, N_OFFERED)
-    return {tab.chooser: chooser_choices(services, exemplars=exemplars, maximum=record.maximum, legend=LEGEND)}
+    choices = chooser_choices(services, exemplars=exemplars, maximum=record.maximum, legend=LEGEND)
+    return {tab.chooser: _to_search(choices)}
+
+
+def _to_search(value: dict[str, Any]) -> dict[str, Any]:
+    """A chooser without the blank image: here that would mean no picture at all."""
+    return {**value, "choices": [choice for choice in value["choices"] if choice["id"] != pictures.BLANK]}
 
 
 def offered(services: Services) -> tuple[Any, ...]:
