@@ -176,6 +176,7 @@ def test_a_picture_nobody_knows_is_said_in_words(hub: Hub, services: Services, t
     for image in ("upload-0123456789abcdef", "elsewhere.png", "../../etc/passwd"):
         last = list(frames(hub, services, tab, image))[-1]
         assert 'role="alert"' in last[tab.results] and 'class="ico-hit"' not in last[tab.results]
+        assert last[tab.shown_image] == "", "the same picture, uploaded again, is a new wish"
     made = list(frames(hub, services, tab, "black"))[-1]
     assert "cannot be searched by" in made[tab.results], "an atlas without its model knows only its own pictures"
     assert list(frames(hub, services, tab, "")) == []
@@ -215,6 +216,7 @@ def test_an_address_brings_back_a_likeness_and_a_picture(hub: Hub, services: Ser
     picture = restored(hub, services, tab, f"qimage={image}&q=crab")
     assert picture[tab.shown_image] == image and picture[tab.shown_query] == ""
     assert picture[tab.chooser]["selected"] == image
+    assert "" not in {choice["id"] for choice in picture[tab.chooser]["choices"]}, "blank would mean no picture"
 
 
 def test_an_address_with_nonsense_is_told_and_the_rest_is_shown(hub: Hub) -> None:

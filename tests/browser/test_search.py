@@ -112,6 +112,16 @@ def test_the_chooser_asks_the_model(explorer: Explorer, open_page: Open) -> None
     page.page.locator("#ico-search-image").get_by_text("Black", exact=True).click()
     page.page.locator(".ico-search-title, .ico-empty", has_text="black").first.wait_for()
     page.page.wait_for_function("iconoscope.getField('qimage') === 'black'")
+    page.search("crab")
+    wait_for_title(page, "crab")
+    page.page.wait_for_function("!document.querySelector('#ico-search-image input:checked')")
+
+
+def test_a_page_that_opens_searches_for_nothing_by_itself(explorer: Explorer, open_page: Open) -> None:
+    page = open_page(explorer, "?tab=search")
+    page.page.locator(".ico-examples").wait_for()
+    page.page.wait_for_timeout(1500)
+    assert "qimage" not in fields(page) and not hits(page)
 
 
 def test_a_query_without_words_and_one_without_hits_are_told(explorer: Explorer, open_page: Open) -> None:
