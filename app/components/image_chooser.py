@@ -5,7 +5,6 @@ How to use it:
     chooser = image_chooser(static_version, elem_id="ico-steer-image")          # when the page is built
     {chooser: chooser_value(services, "noise-3", exemplars=..., maximum=...)}   # in restore() and in handlers
     hub.on([chooser.change], handler, [chooser])                                # handler(services, value)
-    hub.on([chooser.input], handler, [chooser])                                 # only what the visitor chooses
     image_id = chosen_image(value)                                              # "" is the blank image
     image = pictures.open_picture(services, image_id)                           # None is the blank image
     hub.follow(chooser, Text("image"), js="(value) => value?.selected ?? ''")
@@ -29,18 +28,14 @@ from backend.feature_store import ExemplarRecord
 
 TEMPLATE = '<section class="ico-chooser"></section>'
 SCRIPT = """
-window.iconoscopeImageChooser.mount(element.querySelector('section'), props, watch, () => {
-  trigger('change');
-  trigger('input');
-});
+window.iconoscopeImageChooser.mount(element.querySelector('section'), props, watch, () => trigger('change'));
 """
 SCRIPTS = ("iconoscope.js", "exemplars.js", "image_chooser.js")
 MADE = (("", "Blank"), ("black", "Black"), ("noise-1", "Noise"))
 
 
 def image_chooser(static_version: str, elem_id: str) -> gr.HTML:
-    """Value: ``{choices, selected, …}`` of :func:`chooser_value`. Emits ``input`` when the visitor chooses, ``change`` also when
-    the server does."""
+    """Value: ``{choices, selected, …}`` of :func:`chooser_value`. Emits ``change`` when the visitor chooses."""
     return gr.HTML(
         value={"choices": [], "selected": ""},
         html_template=TEMPLATE,
