@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.steer_setup import ALL_PATCHES, MAX_ROWS, MAX_STRENGTH, Patches, Rows, SteerRow, Where
 from app.tabs import TABS
 from app.url_fields import Choice, Field, Flag, Ids, Number, Numbers, Text, UrlState, Whole, by_name, to_query
 from app.url_state import FIELDS, parse, state_of
+from backend.types import Operation, PatchScope
 from tests.hostile import HOSTILE
 
 
@@ -29,6 +31,25 @@ def _of_number(field: Number) -> st.SearchStrategy[Any]:
     return st.none() | st.floats(field.low, field.high, allow_nan=False)
 
 
+def _of_where(field: Patches) -> st.SearchStrategy[Any]:
+    painted = st.sets(st.integers(0, field.most - 1), min_size=1, max_size=12).map(lambda found: tuple(sorted(found)))
+    given_patches = painted.map(lambda patches: Where(PatchScope.GIVEN, patches))
+    return st.just(ALL_PATCHES) | st.just(Where(PatchScope.ACTIVE)) | given_patches
+
+
+def _of_rows(_: Rows) -> st.SearchStrategy[Any]:
+    # An address gives six figures of a strength.
+    strengths = st.floats(-MAX_STRENGTH, MAX_STRENGTH, allow_nan=False).map(lambda value: float(f"{value:.6g}"))
+    moved = st.builds(
+        SteerRow,
+        feature=st.integers(0, 10**6),
+        operation=st.sampled_from([Operation.ADD, Operation.SET]),
+        strength=strengths,
+    )
+    ablated = st.builds(SteerRow, feature=st.integers(0, 10**6), operation=st.just(Operation.ABLATE))
+    return st.lists(moved | ablated, max_size=MAX_ROWS).map(tuple)
+
+
 STRATEGIES: dict[type[Field], Any] = {
     Choice: _of_choice,
     Text: _of_text,
@@ -36,16 +57,17 @@ STRATEGIES: dict[type[Field], Any] = {
     Flag: lambda _: st.booleans(),
     Whole: lambda field: st.none() | st.integers(0, field.high),
     Ids: lambda field: st.lists(st.integers(0, 10**6), max_size=min(8, field.most)).map(tuple),
-    Numbers: lambda field: st.just(()) | st.lists(
-        st.floats(-1e6, 1e6, allow_nan=False), min_size=field.n, max_size=field.n
-    ).map(tuple),
+    Numbers: lambda field: (
+        st.just(()) | st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=field.n, max_size=field.n).map(tuple)
+    ),
+    Rows: _of_rows,
+    Patches: _of_where,
 }
+"""Every value a field can have, by kind of field; a kind that is not here fails the tests."""
 
 
 def values(field: Field) -> st.SearchStrategy[Any]:
-    """Every value a field can have; a kind of field made for one tab says what it takes in its ``examples``."""
-    made = getattr(field, "examples", None)
-    return st.sampled_from(made) if made else STRATEGIES[type(field)](field)
+    return STRATEGIES[type(field)](field)
 
 
 def read(query: str) -> UrlState:
