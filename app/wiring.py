@@ -62,7 +62,10 @@ class Loading:
         services = hub.catalogue.get(state["atlas"])
         if state["atlas"] and state["atlas"] not in hub.catalogue:
             notices.append(f"no atlas {state['atlas']!r} is served here; this is {services.key!r}")
-        updates: Updates = {hub.page.atlas: services.key, **hub.tab(state["tab"])}
+        updates: Updates = {hub.page.atlas: services.key}
+        # An address that names no tab leaves the visitor where they have gone meanwhile.
+        if state.says("tab"):
+            updates |= hub.tab(state["tab"])
         updates[hub.page.header] = str(header(services, hub.catalogue))
         steps = [lambda: hub.opened(services, state["feature"], state)] if state["feature"] is not None else []
         for name, module in TABS.items():

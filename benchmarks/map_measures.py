@@ -106,7 +106,7 @@ def clicks(page: Page, n: int) -> Iterator[Measure]:
         texts += [seconds["text"]] if seconds["text"] is not None else []
         pictures += [seconds["pictures"]] if seconds["pictures"] is not None else []
         page.get_by_role("tab", name="Map", exact=True).click()
-        page.wait_for_function("window.iconoscopeMap.root.getClientRects().length > 0")
+        page.wait_for_function("document.querySelector('.ico-map-stage').getClientRects().length > 0")
     share = right / asked if asked else None
     note = f"{right} of {asked}" + ("" if asked >= n else f"; only {asked} points stand alone")
     yield Measure(what="isolated points that open their feature", value=share, unit="", n=asked, target=1.0,

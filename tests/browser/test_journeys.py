@@ -38,12 +38,14 @@ STATE = """() => {
     tab, values,
     text: isMap ? '' : panel.innerText,
     pictures: isMap ? [] : [...panel.querySelectorAll('img')].map((one) => one.getAttribute('src')),
-    map: !isMap ? null : {
-      ready: map.ready, selected: map.selected ?? null, hits: [...(map.hits ?? [])], colour: map.colouredBy,
-      list: [...map.list.ids], visible: map.visibleCount, count: panel.querySelector('.ico-map-count').innerText,
+    map: !isMap || !map ? null : {
+      ready: map.ready, selected: map.selected ?? null, hits: [...map.hits], colour: map.colouredBy,
+      list: [...map.list], visible: map.visibleCount, count: panel.querySelector('.ico-map-count')?.innerText,
     },
   };
 }"""
+LOADED = "() => window.Plotly && window.iconoscopeMap"
+"""The last and largest script is there, and whatever it is for."""
 BUSY = "() => document.querySelectorAll('.is-streaming').length"
 
 
@@ -53,6 +55,13 @@ def state_of(page: ExplorerPage) -> State:
     text = re.sub(r"\b[\d.,]+\s?(s|ms)\b", "some time", state["text"])
     state["text"] = " ".join(text.split())
     return state
+
+
+def opened(open_page: Open, server: Served, query: str = "") -> ExplorerPage:
+    """A page whose scripts are there and whose address has been read."""
+    page = open_page(server, query)
+    page.page.wait_for_function(LOADED)
+    return page
 
 
 def settled(page: ExplorerPage) -> State:
@@ -94,6 +103,12 @@ def first_server(atlas: Path) -> Iterator[Served]:
         yield running
 
 
+def leave(page: ExplorerPage) -> None:
+    """Close the page once it has loaded everything: a script that is cut off is an error of the page."""
+    page.page.wait_for_function(LOADED)
+    page.page.context.close()
+
+
 def require_same_after_restart(atlas: Path, open_page: Open, journey: Journey) -> None:
     """Every state again from its address alone; a fresh context knows nothing, a new server remembers nothing."""
     with served([atlas]) as restarted:
@@ -105,11 +120,11 @@ def require_same_after_restart(atlas: Path, open_page: Open, journey: Journey) -
                 page.page.wait_for_timeout(250)
             assert found == wanted, f"{name}: {query}"
             assert page.page.url.removeprefix(restarted.url) == query, name
-            page.page.context.close()
+            leave(page)
 
 
 def test_browse_a_cluster_to_a_feature(atlas: Path, first_server: Served, open_page: Open) -> None:
-    page = open_page(first_server)
+    page = opened(open_page, first_server)
     page.wait_for_map()
     journey = Journey(page)
     page.page.get_by_label("Colour by").select_option("verdict")
@@ -118,7 +133,7 @@ def test_browse_a_cluster_to_a_feature(atlas: Path, first_server: Served, open_p
     head = page.page.locator(".ico-cluster-head").first
     head.click()
     page.page.locator(".ico-cluster-list").first.click()
-    page.page.wait_for_function("window.iconoscopeMap.list.ids.length > 0")
+    page.page.wait_for_function("window.iconoscopeMap.list.length > 0")
     listed = journey.note("a cluster as a list")["map"]["list"]
     assert len(listed) > 3
     link = page.page.locator(f'.ico-cluster a[data-value="{listed[0]}"]').first
@@ -129,7 +144,7 @@ def test_browse_a_cluster_to_a_feature(atlas: Path, first_server: Served, open_p
 
 
 def test_search_depth_to_a_feature(atlas: Path, first_server: Served, open_page: Open) -> None:
-    page = open_page(first_server, "?tab=search")
+    page = opened(open_page, first_server, "?tab=search")
     journey = Journey(page)
     page.search("depth")
     hit = page.page.locator(".ico-hit").first
@@ -151,7 +166,7 @@ def test_search_depth_to_a_feature(atlas: Path, first_server: Served, open_page:
 
 
 def test_steer_it_live_with_controls(atlas: Path, first_server: Served, open_page: Open) -> None:
-    page = open_page(first_server, "?tab=feature&feature=2")
+    page = opened(open_page, first_server, "?tab=feature&feature=2")
     page.wait_for_feature(2).locator("[data-go='steer']").first.click()
     page.wait_for_tab("Steer")
     page.page.locator("#ico-steer-set input").first.wait_for()
@@ -170,7 +185,7 @@ def test_steer_it_live_with_controls(atlas: Path, first_server: Served, open_pag
     query = page.page.url.removeprefix(first_server.url)
     require_same_after_restart(atlas, open_page, journey)
     with served([atlas]) as restarted:
-        again = open_page(restarted, query)
+        again = opened(open_page, restarted, query)
         again.page.locator("#ico-steer-set input").first.wait_for()
         again.page.wait_for_function("document.querySelector('#ico-prompt textarea').value === 'what is near?'")
         again.start_steering()
@@ -179,7 +194,7 @@ def test_steer_it_live_with_controls(atlas: Path, first_server: Served, open_pag
 
 
 def test_compare_the_methods(atlas: Path, first_server: Served, open_page: Open) -> None:
-    page = open_page(first_server)
+    page = opened(open_page, first_server)
     page.tab("Compare")
     page.page.locator(".ico-compare").first.wait_for()
     journey = Journey(page)
@@ -192,7 +207,7 @@ def test_compare_the_methods(atlas: Path, first_server: Served, open_page: Open)
 
 
 def test_inspect_a_picture(atlas: Path, first_server: Served, open_page: Open) -> None:
-    page = open_page(first_server, "?tab=inspect&feature=2&inspect=black")
+    page = opened(open_page, first_server, "?tab=inspect&feature=2&inspect=black")
     page.page.locator(".ico-found-list, .ico-empty").first.wait_for()
     journey = Journey(page)
     journey.note("a picture")
