@@ -30,8 +30,10 @@ CONTENT = {
 """What stands on a tab once it is filled."""
 MOST_STOPS = 150
 """Presses of Tab after which a control counts as out of reach."""
+# A picture in a button that has a name of its own is said by that name.
 WITHOUT_WORDS = """() => [...document.images]
-  .filter(one => one.getClientRects().length && !one.alt.trim() && !one.closest('[aria-hidden="true"]'))
+  .filter(one => one.getClientRects().length && !one.alt.trim())
+  .filter(one => !one.closest('[aria-hidden="true"], button[aria-label], a[aria-label]'))
   .map(one => one.outerHTML.slice(0, 200))"""
 FOCUS = """() => {
   const one = document.activeElement, style = getComputedStyle(one);
