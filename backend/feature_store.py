@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -307,14 +306,17 @@ class _FeatureRows:
             order = np.argsort(feature, kind="stable")
             table, feature = table.take(pa.array(order)), feature[order]
         firsts = np.flatnonzero(np.diff(feature, prepend=feature[:1] - 1))
-        self._ranges = dict(zip(feature[firsts].tolist(), pairwise([*firsts.tolist(), len(feature)]), strict=True))
+        self._features = feature[firsts]
+        self._bounds = np.append(firsts, len(feature))
         self._schema = table.schema
         # A slice of a batch takes microseconds; one of a table goes through every chunk of every column.
         self._batches = table.to_batches()
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)])
 
     def of(self, feature: int) -> pa.Table:
-        start, stop = self._ranges.get(feature, (0, 0))
+        at = int(np.searchsorted(self._features, self._features.dtype.type(feature)))
+        known = at < len(self._features) and int(self._features[at]) == feature
+        start, stop = (int(self._bounds[at]), int(self._bounds[at + 1])) if known else (0, 0)
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         parts = []
         while start < stop:

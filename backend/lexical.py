@@ -14,7 +14,7 @@ WORD = re.compile(r"[^\W_]+", re.UNICODE)
 _WORD_OR_END = re.compile(r"[^\W_]+|\n", re.UNICODE)
 _STOP, _END = -1, -2
 """In place of a stem: a stop word, the end of a text."""
-_TEXTS_PER_CHUNK = 20_000
+_TEXTS_PER_CHUNK = 5_000
 STOP_WORDS = frozenset(
     "a an and are as at be but by for from has have in into is it its of on or that the their them there these this "
     "those to was were which while with".split()
