@@ -242,7 +242,7 @@ def test_copy_takes_what_the_manifest_lists_and_nothing_else(
 
 
 def test_search_json(atlas: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.search.load_text_encoder", lambda name: BagEncoder())
+    monkeypatch.setattr("backend.text_vectors.load_text_encoder", lambda name: BagEncoder())
     assert main(["search", str(atlas), "receding", "road", "-n", "3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["query"] == "receding road" and len(found["hits"]) == 3
@@ -272,7 +272,10 @@ def test_serve_opens_an_atlas_or_a_runs_newest(atlas: Path, tmp_path: Path, open
     assert main(["serve", str(atlas), "--port", "7999"]) == 0
     (tmp_path / "latest.json").write_text(json.dumps({"atlas": "atlas/abc"}))
     assert main(["serve", str(tmp_path), "--host", "0.0.0.0"]) == 0
-    assert opened == [(atlas, "127.0.0.1", 7999), (tmp_path / "atlas" / "abc", "0.0.0.0", 7860)]
+    newest = tmp_path / "atlas" / "abc"
+    assert main(["serve", str(atlas), str(tmp_path)]) == 0
+    expected = [([atlas], "127.0.0.1", 7999), ([newest], "0.0.0.0", 7860), ([atlas, newest], "127.0.0.1", 7860)]
+    assert opened == expected
 
 
 def test_demo_checks_fingerprints_then_serves(
@@ -286,7 +289,7 @@ def test_demo_checks_fingerprints_then_serves(
     capsys.readouterr()
     assert main(["demo", "--port", "7999"]) == 0
     assert "fingerprints match, nothing to recompute" in capsys.readouterr().err
-    assert opened == [(tmp_path / "assets" / "atlas", "127.0.0.1", 7999)]
+    assert opened == [([tmp_path / "assets" / "atlas"], "127.0.0.1", 7999)]
     toy.write_text(toy.read_text().replace("k = 4\n", "k = 8\n"))
     message = failing(capsys, "demo")
     assert "train.sae.k: 4 -> 8" in message and "iconoscope run toy" in message and len(opened) == 1

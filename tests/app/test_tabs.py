@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from app.services import Services
 from app.tabs import about, map
 
 
-def test_lit_hits_and_selection_are_in_the_map_value(services: Services) -> None:
-    value: dict[str, Any] = {"selected": None, "colour": "best_arm"}
-    lit = map.show_hits(services, map.show_feature(value, 5), [1, 2], "cat")
-    assert (lit["selected"], lit["hits"], lit["query"], lit["colour"]) == (5, [1, 2], "cat", "best_arm")
-    assert map.show_hits(services, lit, [], "cat")["query"] == ""
+def test_lit_hits_are_a_message_that_changes_nothing_else() -> None:
+    assert map.show_hits([1, 2], "cat") == {"hits": [1, 2], "query": "cat"}
+    assert map.show_hits([], "cat") == {"hits": [], "query": ""}
 
 
 def test_about_names_limits_fingerprints_and_licences(services: Services) -> None:
