@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from benchmarks.map_measures import HEIGHT, QUERY_WORDS, READY, WIDTH
+from benchmarks.map_measures import HEIGHT, QUERY_WORDS, READY, WIDTH, typed_search
 from benchmarks.stopwatch import Stopwatch, shown
 from tests.browser.chromium import FLAGS, SOFTWARE_GL, executable
 
@@ -54,12 +54,7 @@ def _look(page: Page, watch: Stopwatch, draw: random.Random, features: list[int]
     """One search, and one feature opened by its number as by a link."""
     page.get_by_role("tab", name="Search", exact=True).click()
     query = f"{draw.choice(QUERY_WORDS)} {draw.choice(QUERY_WORDS)}"
-    box = page.locator("#ico-query input, #ico-query textarea").first
-    box.fill(query)
-    watch.mark_old(".ico-hit")
-    watch.arm(hits=shown(".ico-hit:not([data-old])"))
-    box.press("Enter")
-    hits = watch.seconds()["hits"]
+    hits = typed_search(page, watch, query)
     feature = draw.choice(features)
     watch.arm(text=shown(f'article[data-feature="{feature}"]'))
     page.evaluate(

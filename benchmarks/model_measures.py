@@ -26,6 +26,10 @@ def steering(browser: Browser, url: str, features: list[int], n: int) -> Iterato
     context.set_default_timeout(120_000)
     page = context.new_page()
     told, first, whole, stopped = [], [], [], []
+    _ready_to_steer(page, url, features[0])
+    page.locator("#ico-start").click()
+    # The model is loaded by then; what follows is measured warm, with nobody else in the line.
+    page.wait_for_function(ENDED)
     for turn in range(n):
         watch = _ready_to_steer(page, url, features[turn % len(features)])
         watch.arm(
