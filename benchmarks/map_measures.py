@@ -96,7 +96,7 @@ def clicks(page: Page, n: int) -> Iterator[Measure]:
         loaded = f"[...document.querySelectorAll({images!r})].slice(0, {N_THUMBNAILS})"
         watch.arm(
             text=shown(f"{article} .is-large, {article} .ico-why"),
-            pictures=f"(found => found.length && found.every(i => i.complete && i.naturalWidth))({loaded})",
+            pictures=f"(found => found.length && found.every(i => i.complete && i.naturalWidth && i.width))({loaded})",
         )
         page.mouse.move(x + 2, y + 1)
         page.mouse.click(x, y)
