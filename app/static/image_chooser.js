@@ -12,6 +12,7 @@
   const SHRINK_SIDE_PX = 1600;
   const recent = [];
   const choosers = new Set();
+  const mounted = new WeakMap();
   let made = 0;
 
   /* Large photographs are made smaller before they travel; what the browser cannot read is sent as it is. */
@@ -235,9 +236,16 @@
     const chooser = new Chooser(root, props, changed);
     const draw = () => chooser.draw();
     choosers.add(draw);
+    mounted.set(root, chooser);
     watch("value", draw);
     draw();
   }
 
-  window.iconoscopeImageChooser = { mount, upload };
+  /* The value of the component with this element id; undefined until the server has filled it. */
+  function valueOf(id) {
+    const value = mounted.get(document.getElementById(id)?.querySelector(".ico-chooser"))?.props.value;
+    return value?.images ? value : undefined;
+  }
+
+  window.iconoscopeImageChooser = { mount, upload, valueOf };
 })();

@@ -6,6 +6,7 @@
   if (window.iconoscopeInspect) return;
 
   const PICKER = "ico-inspect-patches";
+  const CHOOSER = "ico-inspect-image";
   let pinned = window.iconoscope.getField("heat");
   let asked = { image: null };
 
@@ -34,10 +35,16 @@
     return fields.toString();
   }
 
-  /* What is offered is looked at when the tab is opened; it is no choice of the visitor's, so the address stays. */
-  function first(picker, chooser, ranked) {
-    asked = { image: chooser?.selected ?? "" };
-    return new URLSearchParams({ inspect: asked.image || "blank", spot: writtenPatches(picker?.patches ?? []), ranked, heat: pinned }).toString();
+  /* What is offered is looked at when the tab is opened; it is no choice of the visitor's, so the address stays.
+     Whoever opens the tab before the page has been filled waits until it is. */
+  async function first(ranked) {
+    let value = window.iconoscopeImageChooser.valueOf(CHOOSER);
+    while (!value) {
+      await new Promise((go) => { window.setTimeout(go, 50); });
+      value = window.iconoscopeImageChooser.valueOf(CHOOSER);
+    }
+    asked = { image: value.selected ?? "" };
+    return new URLSearchParams({ inspect: asked.image || "blank", spot: "", ranked, heat: pinned }).toString();
   }
 
   function heatOf(row) {

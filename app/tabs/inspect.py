@@ -119,8 +119,8 @@ def wire(hub: Hub, tab: InspectTab) -> None:
     ask = "(picker, chooser, ranked) => window.iconoscopeInspect.ask(picker, chooser, ranked)"
     gr.on([tab.picker.change, tab.chooser.change, tab.ranked.change], None, shown, tab.asked, js=ask, **QUICK)
     # Whoever opens the tab for the first time sees what fires on the picture that is offered.
-    first = "(picker, chooser, ranked, asked) => asked || window.iconoscopeInspect.first(picker, chooser, ranked)"
-    hub.page.items["inspect"].select(None, [*shown, tab.asked], tab.asked, js=first, **QUICK)
+    first = "async (ranked, asked) => asked || await window.iconoscopeInspect.first(ranked)"
+    hub.page.items["inspect"].select(None, [tab.ranked, tab.asked], tab.asked, js=first, **QUICK)
     hub.on([tab.asked.change], on_asked, [tab.asked, tab.picker], [tab.picker, tab.found, tab.answers], **RUNS)
     hub.on([tab.found.select], on_without, [tab.asked, tab.question], [tab.answers], **RUNS)
     hub.follow(tab.question, QUESTION, f"(value) => value === {DEFAULT_QUESTION!r} ? '' : value")

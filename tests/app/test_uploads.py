@@ -30,7 +30,9 @@ def encoded(image: Image.Image, kind: str = "PNG", **more: object) -> bytes:
     return stream.getvalue()
 
 
-def plain(colour: str | int | tuple[int, ...] = "red", size: tuple[int, int] = (32, 24), mode: str = "RGB") -> Image.Image:
+def plain(
+    colour: str | int | tuple[int, ...] = "red", size: tuple[int, int] = (32, 24), mode: str = "RGB"
+) -> Image.Image:
     return Image.new(mode, size, colour)
 
 
