@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95
 _BOOTSTRAP_CHUNK_CELLS = 4_000_000
+_EDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,27 @@ def bootstrap_mean(values: Float[np.ndarray, " item"], *, n_bootstrap: int, seed
     return Estimate(value=float(values.mean()), n=n, low=low, high=high)
 
 
+def mean_of_few(
+    values: Float[np.ndarray, " item"], *, lowest: float | None = None, highest: float | None = None
+) -> Estimate:
+    """Mean of a handful of values with Student's 95 % interval, cut to the range that the values can have.
+
+    A bootstrap of three to five values can only return those values and is far too narrow. One value has no interval;
+    equal values have one of no width, which says that they do not differ and no more.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = int(values.size)
+    if n == 0:
+        return Estimate(value=None, n=0)
+    mean = float(values.mean())
+    if n == 1:
+        return Estimate(value=mean, n=1)
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    low = mean - half if lowest is None else max(lowest, mean - half)
+    high = mean + half if highest is None else min(highest, mean + half)
+    return Estimate(value=mean, n=n, low=min(low, mean), high=max(high, mean))
+
+
 def wilson(count: int, n: int) -> Estimate:
     """Share ``count / n`` with its 95 % Wilson score interval."""
     if not 0 <= count <= n:
@@ -82,6 +104,29 @@ def auroc(positives: Float[np.ndarray, " positive"], negatives: Float[np.ndarray
     ranks = stats.rankdata(np.concatenate([positives, negatives]))
     u = ranks[: positives.size].sum() - positives.size * (positives.size + 1) / 2
     return float(u / (positives.size * negatives.size))
+
+
+def auroc_interval(area: float, n_positives: int, n_negatives: int) -> tuple[float, float]:
+    """95 % interval of an area under the ROC curve from its sample sizes alone.
+
+    Newcombe's method 5 (Statistics in Medicine 25, 2006): all areas whose Hanley-McNeil standard error, taken at the
+    area itself and not at the observed one, makes the observation no surprise. Like Wilson's interval for a share it
+    has a width at 0 and at 1 and stays inside them, which matters with three positives.
+    """
+    if not 0 <= area <= 1 or n_positives < 1 or n_negatives < 1:
+        raise ValueError(f"no interval for an area of {area} with {n_positives} positives, {n_negatives} negatives")
+    z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+    pairs_less_one = (n_positives + n_negatives) / 2 - 1
+
+    def surprise(true: float) -> float:
+        ties = 1 + pairs_less_one * ((1 - true) / (2 - true) + true / (1 + true))
+        variance = true * (1 - true) * ties / (n_positives * n_negatives)
+        return (area - true) ** 2 - z * z * variance
+
+    # At 0 and at 1 the standard error vanishes, and the observed area itself solves the equation: keep off it.
+    low = 0.0 if area == 0 else float(optimize.brentq(surprise, 0.0, min(area, 1 - _EDGE)))
+    high = 1.0 if area == 1 else float(optimize.brentq(surprise, max(area, _EDGE), 1.0))
+    return low, high
 
 
 def pooled_auroc(

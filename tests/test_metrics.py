@@ -77,12 +77,16 @@ def test_clip_score_is_the_mean_cosine() -> None:
 def test_synthetic_activation_raw_and_normalised() -> None:
     raw, normalised = synthetic_activation.scores(np.array([1.0, 3.0]), 4.0)
     assert raw.value == 2.0 and normalised.value == 0.5 and raw.n == 2
+    assert raw.low == 0.0 and raw.high is not None and normalised.high == pytest.approx(raw.high / 4)
     assert synthetic_activation.scores(np.array([1.0]), None)[1].reason == synthetic_activation.NO_REFERENCE
 
 
 def test_auroc_per_feature_is_the_mean_of_its_parts() -> None:
     both, real, synthetic = auroc.scores(np.array([2.0, 3.0]), np.array([0.0, 1.0]), np.array([2.5, 2.5]))
     assert real.value == 1.0 and synthetic.value == 0.5 and both.value == 0.75 and both.n == 6
+    for score in (both, real, synthetic):
+        assert score.value is not None and score.low is not None and score.high is not None
+        assert score.low < score.value <= score.high
     both, real, synthetic = auroc.scores(np.array([2.0]), np.array([0.0]), np.empty(0))
     assert both.value is None and synthetic.reason == auroc.NO_OTHERS and real.value == 1.0
 

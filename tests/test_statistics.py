@@ -101,3 +101,46 @@ def test_paired_test_sees_a_shift_that_spread_hides(rng: np.random.Generator) ->
 def test_equal_samples_have_no_paired_test() -> None:
     result = statistics.wilcoxon_greater(np.ones(5), np.ones(5))
     assert result.p is None and result.n == 5
+
+
+def test_a_handful_of_values_has_students_interval() -> None:
+    found = statistics.mean_of_few(np.array([1.0, 2.0, 3.0]))
+    assert found.value == 2 and found.n == 3
+    assert found.low == pytest.approx(2 - 4.302653 / np.sqrt(3), abs=1e-5)
+    assert found.high == pytest.approx(2 + 4.302653 / np.sqrt(3), abs=1e-5)
+    cut = statistics.mean_of_few(np.array([0.1, 0.9]), lowest=0.0, highest=1.0)
+    assert (cut.low, cut.high) == (0.0, 1.0)
+    alone = statistics.mean_of_few(np.array([5.0]))
+    assert alone.value == 5 and alone.low is None and alone.high is None
+    assert statistics.mean_of_few(np.empty(0)).value is None
+
+
+@given(area=st.floats(0, 1), n_positives=st.integers(1, 60), n_negatives=st.integers(1, 400))
+def test_an_area_lies_in_its_interval(area: float, n_positives: int, n_negatives: int) -> None:
+    low, high = statistics.auroc_interval(area, n_positives, n_negatives)
+    assert 0 <= low <= area <= high <= 1 and high > low
+    mirrored = statistics.auroc_interval(1 - area, n_positives, n_negatives)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-5)
+    finer = statistics.auroc_interval(area, 50 * n_positives, 50 * n_negatives)
+    assert finer[1] - finer[0] < high - low
+
+
+def test_an_area_of_one_from_three_positives_is_not_certain() -> None:
+    low, high = statistics.auroc_interval(1.0, 3, 100)
+    assert high == 1 and 0.3 < low < 0.9
+
+
+def test_area_intervals_cover(rng: np.random.Generator) -> None:
+    """Normal scores one standard deviation apart have the area Phi(1 / sqrt 2)."""
+    true = 0.7602
+    covered = 0
+    for _ in range(400):
+        area = statistics.auroc(rng.normal(1, 1, 12), rng.normal(0, 1, 40))
+        low, high = statistics.auroc_interval(area, 12, 40)
+        covered += low <= true <= high
+    assert covered > 370
+
+
+def test_no_interval_without_both_kinds() -> None:
+    with pytest.raises(ValueError, match="0 positives"):
+        statistics.auroc_interval(0.5, 0, 3)

@@ -74,9 +74,13 @@ def _cell(score: Score | None, n_in_head: bool, metric: str, key: str, standing:
     place = standing.places.get(metric, {}).get(key)
     told = None if place is None else h("span", place_words(place), class_="ico-place")
     n = None if n_in_head else h("span", n_equals(score.n), class_="ico-n")
-    return h(
-        "td", h("span", number(score.value), class_="ico-value"), told, n, class_=_best_class(metric, key, standing)
-    )
+    interval = None
+    if score.low is not None and score.high is not None:
+        interval = h(
+            "span", f"[{number(score.low)}, {number(score.high)}]", class_="ico-interval", title="95 % interval"
+        )
+    value = h("span", number(score.value), class_="ico-value")
+    return h("td", value, told, n, interval, class_=_best_class(metric, key, standing))
 
 
 def _best_class(metric: str, key: str, standing: Standing) -> str | None:

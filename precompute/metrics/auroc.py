@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from backend.types import MetricCard, Score
-from precompute.statistics import auroc
+from precompute.statistics import auroc, auroc_interval
 
 PER_FEATURE, REAL, SYNTHETIC, POOLED = "auroc_per_feature", "auroc_real", "auroc_synthetic", "auroc_pooled"
 NO_OTHERS = "no other explanation gave images"
@@ -52,11 +52,23 @@ def scores(
     synthetic: Float[np.ndarray, " image"],
 ) -> tuple[Score, Score, Score]:
     """``auroc_per_feature``, ``auroc_real`` and ``auroc_synthetic`` of one feature; n = positives + negatives."""
-    n_real, n_synthetic = int(positives.size + real.size), int(positives.size + synthetic.size)
-    against_real = Score(metric=REAL, value=auroc(positives, real), n=n_real)
-    if synthetic.size == 0 or against_real.value is None:
+    against_real = _score(REAL, positives, real)
+    if synthetic.size == 0:
         absent = [Score(metric=name, value=None, n=0, reason=NO_OTHERS) for name in (PER_FEATURE, SYNTHETIC)]
         return absent[0], against_real, absent[1]
-    against_synthetic = auroc(positives, synthetic)
-    both = Score(metric=PER_FEATURE, value=(against_real.value + against_synthetic) / 2, n=n_real + int(synthetic.size))
-    return both, against_real, Score(metric=SYNTHETIC, value=against_synthetic, n=n_synthetic)
+    against_synthetic = _score(SYNTHETIC, positives, synthetic)
+    # The two share their positives. The mean of the bounds holds however closely that ties them together.
+    value, low, high = ((a + b) / 2 for a, b in zip(_bounds(against_real), _bounds(against_synthetic), strict=True))
+    n = against_real.n + int(synthetic.size)
+    return Score(metric=PER_FEATURE, value=value, n=n, low=low, high=high), against_real, against_synthetic
+
+
+def _score(metric: str, positives: Float[np.ndarray, " image"], negatives: Float[np.ndarray, " image"]) -> Score:
+    area = auroc(positives, negatives)
+    low, high = auroc_interval(area, int(positives.size), int(negatives.size))
+    return Score(metric=metric, value=area, n=int(positives.size + negatives.size), low=low, high=high)
+
+
+def _bounds(score: Score) -> tuple[float, float, float]:
+    assert score.value is not None and score.low is not None and score.high is not None
+    return score.value, score.low, score.high

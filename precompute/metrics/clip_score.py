@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from backend.types import MetricCard, Score
+from precompute.statistics import mean_of_few
 
 NAME = "clip_score"
 CARDS = (
@@ -29,4 +30,5 @@ def score(text: Float32[np.ndarray, " d"], masked_images: Float32[np.ndarray, "i
     n = int(masked_images.shape[0])
     if n == 0:
         return Score(metric=NAME, value=None, n=0, reason=NO_IMAGES)
-    return Score(metric=NAME, value=float((masked_images @ text).mean()), n=n)
+    found = mean_of_few(masked_images @ text, lowest=-1.0, highest=1.0)
+    return Score(metric=NAME, value=found.value, n=n, low=found.low, high=found.high)

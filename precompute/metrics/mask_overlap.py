@@ -15,6 +15,7 @@ from PIL import Image
 from backend.errors import UnparsableExplanation
 from backend.types import MetricCard, Score
 from precompute.judges import Segmenter
+from precompute.statistics import mean_of_few
 
 NAME = "iou"
 CARDS = (
@@ -62,4 +63,5 @@ def score(
     except UnparsableExplanation:
         return Score(metric=NAME, value=None, n=0, reason=UNPARSABLE)
     values = [overlap(mask, active_region(grid, *mask.shape)) for mask, grid in zip(masks, grids, strict=True)]
-    return Score(metric=NAME, value=float(np.mean(values)), n=len(values))
+    found = mean_of_few(np.array(values), lowest=0.0, highest=1.0)
+    return Score(metric=NAME, value=found.value, n=found.n, low=found.low, high=found.high)

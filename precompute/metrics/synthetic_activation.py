@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from backend.types import MetricCard, Score
+from precompute.statistics import mean_of_few
 
 NAME = "synthetic_activation"
 NORMALISED = "synthetic_activation_normalised"
@@ -43,8 +44,12 @@ def scores(activations: Float[np.ndarray, " image"], strongest: float | None) ->
         activations: mean-pooled activation of the feature on each image, at least one.
         strongest: its mean-pooled activation on its best explain image.
     """
-    value, n = float(activations.mean()), int(activations.size)
-    raw = Score(metric=NAME, value=value, n=n)
+    raw = _mean(NAME, activations)
     if not strongest:
-        return raw, Score(metric=NORMALISED, value=None, n=n, reason=NO_REFERENCE)
-    return raw, Score(metric=NORMALISED, value=value / strongest, n=n)
+        return raw, Score(metric=NORMALISED, value=None, n=raw.n, reason=NO_REFERENCE)
+    return raw, _mean(NORMALISED, activations / strongest)
+
+
+def _mean(metric: str, values: Float[np.ndarray, " image"]) -> Score:
+    found = mean_of_few(values, lowest=0.0)
+    return Score(metric=metric, value=found.value, n=found.n, low=found.low, high=found.high)
