@@ -1,7 +1,8 @@
 /* A picture to work on: blank, black, noise, exemplars, any image of the atlas, or one of the visitor's own.
    Mounted by app/components/image_chooser.py on <section class="ico-chooser">. Value: {choices, selected, legend, images,
-   upload, limit}; a choice is {id, label, alt, src, made, grid, rows, cols, maximum}. Uploads of this page are offered by
-   every chooser on it. window.iconoscopeImageChooser.upload(file, settings) sends a file and resolves to a choice.
+   upload, limit, stamp}; a choice is {id, label, alt, src, made, grid, rows, cols, maximum}. The stamp is new whenever the
+   visitor chooses, and absent from what the server offers. Uploads of this page are offered by every chooser on it.
+   window.iconoscopeImageChooser.upload(file, settings) sends a file and resolves to a choice.
    Words are set with textContent; what a file is called never reaches the page. */
 (() => {
   "use strict";
@@ -14,6 +15,7 @@
   const choosers = new Set();
   const mounted = new WeakMap();
   let made = 0;
+  let nChosen = 0;
 
   /* Large photographs are made smaller before they travel; what the browser cannot read is sent as it is. */
   async function shrunk(file) {
@@ -149,8 +151,7 @@
       this.say("Uploading …");
       this.root.setAttribute("aria-busy", "true");
       try {
-        // The stamp makes a picture that is uploaded again, after the server forgot it, a new wish.
-        this.choose({ ...await upload(file, this.props.value ?? {}), stamp: Date.now() });
+        this.choose(await upload(file, this.props.value ?? {}));
         this.say("Uploaded. It stays in this server's memory only.");
       } catch (error) {
         this.say(error.message, true);
@@ -162,7 +163,7 @@
       if (!choice) return;
       const { choices = [] } = this.props.value ?? {};
       const known = choices.some((one) => one.id === choice.id);
-      this.props.value = { ...this.props.value, choices: known ? choices : [...choices, choice], selected: choice.id, stamp: choice.stamp };
+      this.props.value = { ...this.props.value, choices: known ? choices : [...choices, choice], selected: choice.id, stamp: ++nChosen };
       this.draw();
       this.changed();
     }

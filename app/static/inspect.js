@@ -8,7 +8,7 @@
   const PICKER = "ico-inspect-patches";
   const CHOOSER = "ico-inspect-image";
   let pinned = window.iconoscope.getField("heat");
-  let asked = { image: null };
+  let seen = {};
 
   function writtenPatches(patches) {
     const runs = [];
@@ -19,19 +19,24 @@
     return runs.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(".");
   }
 
-  /* The wish as the hidden field carries it, and the address as it is kept. A new picture starts without patches. */
-  function ask(picker, chooser, ranked) {
+  /* The wish as the hidden field carries it, and the address as it is kept. A new picture starts without patches.
+     Values also change when the server fills the page; only what the visitor does is a new wish. */
+  function ask(picker, chooser, ranked, before) {
+    const wished = Boolean(chooser?.stamp) && chooser.stamp !== seen.chooser;
+    const pointed = Boolean(picker?.stamp) && picker.stamp !== seen.picker;
+    const sorted = Boolean(before) && new URLSearchParams(before).get("ranked") !== ranked;
+    seen = { chooser: chooser?.stamp ?? seen.chooser, picker: picker?.stamp ?? seen.picker };
+    if (!wished && !pointed && !sorted) return before;
     const image = chooser?.selected ?? "";
-    const same = picker?.image === image;
-    const spot = same ? writtenPatches(picker?.patches ?? []) : "";
+    const spot = picker?.image === image ? writtenPatches(picker?.patches ?? []) : "";
     const { setField } = window.iconoscope;
     setField("inspect", image || "blank");
     setField("spot", spot);
     setField("ranked", ranked, "unusual");
-    if (asked.image !== null && asked.image !== image) { keep(""); setField("without", ""); }
-    asked = { image };
+    if (wished) { keep(""); setField("without", ""); }
     const fields = new URLSearchParams({ inspect: image || "blank", spot, ranked, heat: pinned });
-    if (chooser?.stamp) fields.set("stamp", chooser.stamp);
+    // A picture that is uploaded again after the server forgot it is a new wish, though it has the same name.
+    if (wished) fields.set("stamp", chooser.stamp);
     return fields.toString();
   }
 
@@ -43,8 +48,7 @@
       await new Promise((go) => { window.setTimeout(go, 50); });
       value = window.iconoscopeImageChooser.valueOf(CHOOSER);
     }
-    asked = { image: value.selected ?? "" };
-    return new URLSearchParams({ inspect: asked.image || "blank", spot: "", ranked, heat: pinned }).toString();
+    return new URLSearchParams({ inspect: value.selected || "blank", spot: "", ranked, heat: pinned }).toString();
   }
 
   function heatOf(row) {

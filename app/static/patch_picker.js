@@ -1,6 +1,7 @@
 /* A picture under its patch grid, where a visitor chooses patches with a finger, a mouse or the keyboard.
    Mounted by app/components/patch_picker.py on <section class="ico-patches">. Value: {image, src, alt, rows, cols, patches,
-   heat}; patches are flat, row-major and sorted; heat is {grid, maximum, label} or null, grid as in exemplars.js.
+   heat, stamp}; patches are flat, row-major and sorted; heat is {grid, maximum, label} or null, grid as in exemplars.js;
+   the stamp is new whenever the visitor chooses, and absent from what the server sets.
    Tap or click turns a patch on or off, a drag adds a box (or paints), Shift or "Remove" takes away.
    window.iconoscopePatchPicker.heat(id, heat) lays a heatmap over the picture of the component with this element id. */
 (() => {
@@ -8,6 +9,7 @@
   if (window.iconoscopePatchPicker) return;
 
   const pickers = new Map();
+  let nChosen = 0;
   const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
   class Picker {
@@ -193,7 +195,7 @@
       this.paint();
       this.tell();
       if (same) return;
-      this.props.value = { ...this.props.value, patches };
+      this.props.value = { ...this.props.value, patches, stamp: ++nChosen };
       this.changed();
     }
 

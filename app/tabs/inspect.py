@@ -115,8 +115,8 @@ def question_of(services: Services) -> str:
 
 
 def wire(hub: Hub, tab: InspectTab) -> None:
-    shown = [tab.picker, tab.chooser, tab.ranked]
-    ask = "(picker, chooser, ranked) => window.iconoscopeInspect.ask(picker, chooser, ranked)"
+    shown = [tab.picker, tab.chooser, tab.ranked, tab.asked]
+    ask = "(...values) => window.iconoscopeInspect.ask(...values)"
     gr.on([tab.picker.change, tab.chooser.change, tab.ranked.change], None, shown, tab.asked, js=ask, **QUICK)
     # Whoever opens the tab for the first time sees what fires on the picture that is offered.
     first = "async (ranked, asked) => asked || await window.iconoscopeInspect.first(ranked)"
