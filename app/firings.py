@@ -1,8 +1,10 @@
 """Which features fire where on one image, and how unusual that is. Arrays in, arrays out: no atlas, no model.
 
-How unusually strongly a feature fires, in bits: ``(a / m) * log2(1 / f)``, with ``a`` its largest activation on the
-chosen patches, ``m`` its largest activation over the explaining images and ``f`` its firing fraction there. A feature
-at its maximum that fires on one patch in a thousand has 10 bits; one that fires on half of all patches has one at most.
+How unusually strongly a feature fires, in bits per patch: ``(a / m) * log2(1 / f)``, with ``a`` its mean activation
+over the chosen patches, ``m`` its largest activation over the explaining images and ``f`` its firing fraction there. On
+one chosen patch, a feature at its maximum that fires on one patch in a thousand has 10 bits, and one that fires on half
+of all patches has one at most. Over many patches the mean puts first what accounts for much of them: the largest
+activation would put a rare feature on one patch of the margin before what the picture shows.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ def unusualness(
     maximum: Float[np.ndarray, " feature"],
     firing_fraction: Float[np.ndarray, " feature"],
 ) -> Float[np.ndarray, " feature"]:
-    """``(activation / maximum) * log2(1 / firing_fraction)``, in bits; 0 where the maximum is not known."""
+    """``(activation / maximum) * log2(1 / firing_fraction)``, in bits per patch; 0 where the maximum is not known."""
     known = np.isfinite(maximum) & (maximum > 0)
     share = np.divide(activation, maximum, out=np.zeros_like(activation, dtype=np.float64), where=known)
     rare = np.clip(np.nan_to_num(firing_fraction, nan=1.0), RAREST, 1.0)

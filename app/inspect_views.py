@@ -189,7 +189,7 @@ def _numbers(seen: Inspection, one: FeatureOnImage) -> Markup:
         ("Strongest", number(one.maximum), of_maximum),
         ("Mean", number(one.mean), f"over {count(seen.n_patches)} patches"),
         ("Fires on", where, all_over),
-        ("Unusual", f"{number(one.unusual, 1)} bits", f"usual rate {percent(one.record.firing_fraction)}"),
+        ("Unusual", f"{number(one.unusual)} bits a patch", f"usual rate {percent(one.record.firing_fraction)}"),
     )
     facts = [
         h(

@@ -54,7 +54,7 @@ class FeatureOnImage:
     n_active_image: int
     """Patches of the whole image on which it fires."""
     unusual: float
-    """Bits; see the module docstring."""
+    """Bits per chosen patch; see app/firings.py."""
     grid: Float[np.ndarray, "row col"]
     stored: bool
     """Whether the atlas stored these activations; else the subject model gave them just now."""
@@ -239,7 +239,7 @@ def _told(
     found = summed(firings, chosen)
     row = _row_in_atlas(store, found.feature)
     maximum, fraction = (store.features[name].to_numpy()[row] for name in ("maximum", "firing_fraction"))
-    bits = unusualness(found.maximum, maximum, fraction)
+    bits = unusualness(found.mean, maximum, fraction)
     listed = row >= 0
     first = np.where(listed, found.mean if by == STRONGEST else bits, -np.inf)
     order = np.lexsort((found.feature, -first))[: min(most, int(listed.sum()))]

@@ -166,22 +166,25 @@ def test_what_is_not_known_is_not_unusual() -> None:
     assert np.isfinite(unusualness(np.ones(1), np.ones(1), np.zeros(1))).all()
 
 
+def _ranked(services: Services, planted: Any, image: str, patches: tuple[int, ...] = (), **more: str) -> list[int]:
+    inspecting._CODES._kept.clear()
+    found = only(inspect(planted_services(services, planted), "v", image, patches, **more))
+    return [one.record.feature for one in found.features]
+
+
 def test_a_feature_that_fires_everywhere_gives_way_to_a_rare_one(services: Services, an_upload: str) -> None:
     records = [services.store.feature(int(one)) for one in services.store.feature_ids]
     common = max(records, key=lambda one: one.firing_fraction)
     rare = min(records, key=lambda one: one.firing_fraction)
     assert common.firing_fraction > 4 * rare.firing_fraction
-    n_patches = services.store.grid.n_patches
-    planted = {patch: {common.feature: 0.7 * common.maximum} for patch in range(n_patches)}
-    planted[0] = {common.feature: 0.7 * common.maximum, rare.feature: 0.69 * rare.maximum}
-    order = [
-        one.record.feature
-        for one in only(features_of_image(planted_services(services, planted), "v", an_upload)).features
-    ]
-    assert order == [rare.feature, common.feature]
-    inspecting._CODES._kept.clear()
-    strongest = only(inspect(planted_services(services, planted), "v", an_upload, by=STRONGEST))
-    assert [one.record.feature for one in strongest.features] == [common.feature, rare.feature]
+    both = {common.feature: 0.7 * common.maximum, rare.feature: 0.69 * rare.maximum}
+    everywhere = dict.fromkeys(range(services.store.grid.n_patches), both)
+    assert _ranked(services, everywhere, an_upload) == [rare.feature, common.feature]
+    # Where the rare one is on a single patch, it leads there and not over the whole picture.
+    corner = {patch: {common.feature: both[common.feature]} for patch in everywhere} | {0: both}
+    assert _ranked(services, corner, an_upload) == [common.feature, rare.feature]
+    assert _ranked(services, corner, an_upload, (0,)) == [rare.feature, common.feature]
+    assert _ranked(services, corner, an_upload, by=STRONGEST) == [common.feature, rare.feature]
 
 
 def test_a_feature_at_its_maximum_beats_the_same_feature_barely_on(services: Services, an_upload: str) -> None:
