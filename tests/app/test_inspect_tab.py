@@ -51,7 +51,7 @@ class Worker:
 
 
 def answering(services: Services, *answers: str) -> Services:
-    return replace(services, worker=Worker(list(answers) or None))  # type: ignore[arg-type]
+    return replace(services, worker=Worker(list(answers) or None))
 
 
 def ended(steps: Iterator[Waiting | AblationAnswers]) -> AblationAnswers:
