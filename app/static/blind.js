@@ -19,6 +19,9 @@
 
   let kept = {};
   function note(version, round) {
+    // Seen once: after "Start over" the round that is still on the page must not count again.
+    if (round.dataset.noted) return;
+    round.dataset.noted = "yes";
     const { round: key, picked, better } = round.dataset;
     const rounds = { ...kept[version], ...load(version) };
     if (!picked || rounds[key] || Object.keys(rounds).length >= MOST_ROUNDS) { kept[version] = rounds; return; }

@@ -9,6 +9,7 @@
       this.canvas = canvas;
       this.map = map;
       this.lasso = null;
+      this.isClear = false;
       this.frame = 0;
     }
 
@@ -20,9 +21,14 @@
       if (!camera?.usable) return;
       const ratio = Math.min(2, window.devicePixelRatio || 1);
       const { canvas } = this;
+      const marked = this.marked();
+      const isEmpty = !this.lasso && !this.map.listed.length && !this.map.lit.size && !marked.length && this.map.cursor < 0;
+      // Mostly there is nothing to mark, and a canvas that is left alone costs nothing while the map moves.
+      if (isEmpty && this.isClear) return;
+      this.isClear = isEmpty;
       if (canvas.width !== Math.round(camera.width * ratio)) canvas.width = Math.round(camera.width * ratio);
       if (canvas.height !== Math.round(camera.height * ratio)) canvas.height = Math.round(camera.height * ratio);
-      const context = canvas.getContext("2d");
+      const context = canvas.getContext("2d", { willReadFrequently: true });
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
       context.clearRect(0, 0, camera.width, camera.height);
       const style = getComputedStyle(this.map.root);
@@ -40,7 +46,7 @@
       };
       for (const row of this.map.listed) ring(row, size / 2 + 2, accent, 1);
       for (const row of this.map.lit) ring(row, size / 2 + 2, ink, 1.25);
-      for (const row of this.marked()) {
+      for (const row of marked) {
         ring(row, size / 2 + 5.5, panel, 5);
         ring(row, size / 2 + 5.5, accent, 2.5);
       }

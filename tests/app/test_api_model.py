@@ -30,7 +30,6 @@ from tests.builders_app import SUBJECT_PROMPT, build_steerable_atlas
 from tests.builders_atlas import BagEncoder
 from tests.builders_subject import save_tiny_subject
 
-
 pytestmark = pytest.mark.slow  # a real model, however small
 
 
