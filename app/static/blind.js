@@ -92,12 +92,13 @@
 
   function refresh() {
     const panel = document.querySelector(".ico-blind-score");
-    if (!panel) return;
+    if (!panel || !window.iconoscopeCompare) return;
     const round = document.querySelector(".ico-blind-round[data-picked]");
     if (round) note(panel.dataset.version, round);
     draw(panel);
   }
 
   new MutationObserver(() => refresh()).observe(document.documentElement, { childList: true, subtree: true });
+  refresh();
   window.iconoscopeBlind = { refresh, tally };
 })();

@@ -1,15 +1,7 @@
-/* What the views of Compare share: a link that names fields of the address (data-set) writes them when it is followed
-   inside the page. Its data-go tells the server; its href is the same state for a new tab. */
+/* What the views of Compare share: shares with their intervals, in words. */
 (() => {
   "use strict";
   if (window.iconoscopeCompare) return;
-
-  document.addEventListener("click", (event) => {
-    if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    const link = event.target instanceof Element ? event.target.closest("[data-set]") : null;
-    if (!link) return;
-    for (const [name, text] of new URLSearchParams(link.dataset.set)) window.iconoscope.setField(name, text);
-  });
 
   /* The share of something with its 95 % Wilson interval; null without a trial. The server's app/intervals.py is the same. */
   function wilson(count, n) {
@@ -29,4 +21,5 @@
   }
 
   window.iconoscopeCompare = { wilson, shareWords };
+  window.iconoscopeBlind?.refresh();
 })();

@@ -133,13 +133,15 @@
   document.addEventListener("pointerout", readout);
 
   /* Server-built pages bring new pictures at any time. */
+  function paintFresh() {
+    const fresh = document.querySelectorAll("figure.ico-exemplar[data-grid]:not([data-painted])");
+    fresh.forEach(paint);
+    showState();
+    if (fresh.length) document.dispatchEvent(new CustomEvent("iconoscope-exemplars"));
+  }
+  paintFresh();
   new MutationObserver((changes) => {
-    if (changes.some((change) => [...change.addedNodes].some((node) => node instanceof Element))) {
-      const fresh = document.querySelectorAll("figure.ico-exemplar[data-grid]:not([data-painted])");
-      fresh.forEach(paint);
-      showState();
-      if (fresh.length) document.dispatchEvent(new CustomEvent("iconoscope-exemplars"));
-    }
+    if (changes.some((change) => [...change.addedNodes].some((node) => node instanceof Element))) paintFresh();
   }).observe(document.documentElement, { childList: true, subtree: true });
 
   /* A heatmap alone, for a canvas that is no exemplar's: packed grid in, one pixel a patch out. */

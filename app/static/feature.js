@@ -65,5 +65,6 @@
     window.requestAnimationFrame(() => { waiting = false; refresh(); });
   }).observe(document.documentElement, { childList: true, subtree: true });
 
+  refresh();
   window.iconoscopeFeature = { refresh };
 })();

@@ -25,6 +25,8 @@
     if (!target) return;
     event.preventDefault();
     const { go: action, value } = target.dataset;
+    // Fields of the address that go with the action: data-set="name=text&name=text"; no text removes a field.
+    for (const [name, text] of new URLSearchParams(target.dataset.set ?? "")) setField(name, text);
     if (action === "copy") copyAddress(target);
     else go(action, value ?? "");
   });
