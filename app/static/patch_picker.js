@@ -14,7 +14,7 @@
 
   class Picker {
     constructor(root, props, changed) {
-      Object.assign(this, { root, props, changed, tool: "box", removing: false, drag: null, cursor: null, heatShown: null });
+      Object.assign(this, { root, props, changed, tool: "box", removing: false, drag: null, cursor: null, heatShown: null, laid: null });
       this.chosen = new Set();
       this.build();
       this.listen();
@@ -210,7 +210,7 @@
       const n = this.rows * this.cols;
       this.chosen = new Set((value.patches ?? []).filter((one) => Number.isInteger(one) && one >= 0 && one < n));
       this.grid.setAttribute("aria-label", `${this.rows} by ${this.cols} patches over ${value.alt || "the picture"}. Arrow keys move, Space chooses, Shift with arrows extends, Escape clears.`);
-      this.showHeat(value.heat ?? null);
+      this.showHeat(this.laid ?? value.heat ?? null);
       this.tell();
       this.paint();
     }
@@ -245,7 +245,10 @@
   function heat(id, shown) {
     const root = document.getElementById(id)?.querySelector(".ico-patches");
     const picker = root ? pickers.get(root) : null;
-    picker?.showHeat(shown ?? picker.props.value?.heat ?? null);
+    if (!picker) return;
+    // What is laid over the picture stays there when the value changes, until it is taken off.
+    picker.laid = shown ?? null;
+    picker.showHeat(picker.laid ?? picker.props.value?.heat ?? null);
   }
 
   window.iconoscopePatchPicker = { mount, heat };
