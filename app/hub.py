@@ -95,7 +95,7 @@ class Hub:
     ) -> Any:
         """Answer events with ``handler(services, *inputs)``; ``outputs`` left out means any component of the page."""
         shown = self.shown if outputs is None else list(outputs)
-        called = self._with_services(readable_errors(handler))
+        called = self._with_services(readable_errors(handler), shown)
         return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **more})
 
     def follow(self, component: Any, field: Field, js: str = "(value) => value") -> None:
@@ -117,8 +117,10 @@ class Hub:
         handler = self._actions.get(str(data.get("action", "")))
         return handler(services, str(data.get("value", ""))) if handler else {}
 
-    def _with_services(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def _with_services(self, handler: Callable[..., Any], shown: Sequence[Any]) -> Callable[..., Any]:
         """``handler`` with the key of the open atlas in place of its services."""
+        # To Gradio an empty dictionary is a value, and too few of them; this is what "nothing changes" is called there.
+        nothing = {shown[0]: gr.skip()} if shown else {}
         if inspect.isgeneratorfunction(handler):
 
             @functools.wraps(handler)
@@ -129,7 +131,8 @@ class Hub:
 
         @functools.wraps(handler)
         def answered(key: str, *values: Any) -> Any:
-            return handler(self.catalogue.get(key), *values)
+            found = handler(self.catalogue.get(key), *values)
+            return nothing if isinstance(found, dict) and not found else found
 
         return answered
 

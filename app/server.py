@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import compare_files, embedding, map_data, map_files, pictures, uploads
 from app.catalogue import Catalogue
-from app.components.addresses import BASE
+from app.components import feature_map
+from app.components.addresses import BASE, static
 from app.feature_document import feature_document
 from app.services import Services
 from app.url_fields import by_name, parse
@@ -190,11 +191,20 @@ def _found(endpoint: Callable[[Request], Response]) -> Callable[[Request], Respo
     return answer
 
 
+def preloads(version: str) -> str:
+    """The ``Link`` header of the page: what the map needs, fetched while Gradio starts instead of after it."""
+    scripts = ("iconoscope.js", "busy.js", *feature_map.SCRIPTS, PLOTLY)
+    wanted = [*((name, "style") for name in STYLES), *((name, "script") for name in dict.fromkeys(scripts))]
+    return ", ".join(f"<{static(name, version)}>; rel=preload; as={kind}" for name, kind in wanted)
+
+
 class SafeHeaders:
-    """Adds the headers that keep a page to this server: a content policy, no sniffing, no referrer."""
+    """Adds the headers that keep a page to this server (a content policy, no sniffing, no referrer), and to the page
+    itself what it may fetch early."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._early = (b"link", preloads(static_version()).encode("ascii"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
@@ -203,6 +213,8 @@ class SafeHeaders:
                 given = list(message.get("headers", ()))
                 named = {name.lower() for name, _ in given}
                 message["headers"] = [*given, *(one for one in _HEADERS.items() if one[0] not in named)]
+                if scope["path"] == "/" and scope["method"] == "GET":
+                    message["headers"].append(self._early)
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)

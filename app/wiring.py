@@ -53,7 +53,16 @@ class Loading:
         updates, notices = self.restored(dict(request.query_params))
         for notice in notices:
             gr.Warning(plain(f"In the address: {notice}"))
-        return updates
+        return self.news(updates)
+
+    def news(self, updates: Updates) -> Updates:
+        """Without what the page shows already since it was built: most visitors come with an empty address."""
+        built = {item: getattr(item, "value", None) for item in updates if item is not self.hub.page.atlas}
+        return {
+            item: value
+            for item, value in updates.items()
+            if item not in built or not isinstance(value, str | dict | int | float) or value != built[item]
+        }
 
     def restored(self, query: dict[str, str]) -> tuple[Updates, list[str]]:
         hub = self.hub
