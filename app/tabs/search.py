@@ -106,16 +106,18 @@ def build(services: Services, static_version: str) -> SearchTab:
 def wire(hub: Hub, tab: SearchTab) -> None:
     the_map = hub.page.parts["map"].map
     shown = [tab.results, tab.shown_query, tab.shown_like, tab.shown_image, the_map]
+    nothing: Updates = {tab.results: gr.skip()}
 
     def searched(services: Services, query: str, arm: str = "") -> Updates:
         return {**on_words(hub, services, tab, query, arm), tab.query: query.strip()}
 
     def typed(services: Services, query: str, arm: str, now: str) -> Updates:
         # What is being typed need not be a query yet, and must not be written back under the visitor's fingers.
-        return {} if query.strip() == now or not has_words(query) else on_words(hub, services, tab, query, arm)
+        stays = query.strip() == now or not has_words(query)
+        return nothing if stays else on_words(hub, services, tab, query, arm)
 
     def narrowed(services: Services, arm: str, now: str) -> Updates:
-        return on_words(hub, services, tab, now, arm) if now else {}
+        return on_words(hub, services, tab, now, arm) if now else nothing
 
     hub.on([tab.query.submit, tab.button.click], searched, [tab.query, tab.arm], [*shown, tab.query])
     settled = "(query) => window.iconoscopeSearch.settled(query)"
