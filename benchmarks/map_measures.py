@@ -93,8 +93,9 @@ def clicks(page: Page, n: int) -> Iterator[Measure]:
         asked += 1
         article = f'article[data-feature="{feature}"]'
         images = f"{article} figure.ico-exemplar img"
-        # Those of the other rankings are on the page too, and not drawn until they are asked for.
-        drawn = f"[...document.querySelectorAll({images!r})].filter(i => i.getClientRects().length)"
+        # Other rankings and pictures further down are fetched when they come into view.
+        in_view = "(box => box.width > 0 && box.top < innerHeight)(i.getBoundingClientRect())"
+        drawn = f"[...document.querySelectorAll({images!r})].filter(i => {in_view})"
         loaded = f"{drawn}.slice(0, {N_THUMBNAILS})"
         watch.arm(
             text=shown(f"{article} .is-large, {article} .ico-why"),
