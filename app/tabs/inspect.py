@@ -186,10 +186,11 @@ def read_asked(services: Services, text: Any) -> Asked:
 
 def on_asked(services: Services, asked: Any, picker: Any, request: gr.Request) -> Iterator[Any]:
     """The features on the picture; picture, list and answers of components in this order."""
+    keep: Any = gr.skip()
     if not asked:
+        yield keep, keep, keep
         return
     wish = read_asked(services, asked)
-    keep: Any = gr.skip()
     picture, cleared = keep, keep
     if not isinstance(picker, dict) or picker.get("image") != wish.image_id:
         picture, cleared = picker_value(services, wish.image_id, wish.patches), ""
@@ -198,6 +199,7 @@ def on_asked(services: Services, asked: Any, picker: Any, request: gr.Request) -
     try:
         for step in inspect(services, who, wish.image_id, wish.patches, by=wish.ranked, most=N_LISTED):
             if not _latest.is_on(who, turn):
+                yield keep, keep, keep
                 return
             if isinstance(step, Waiting):
                 yield picture, str(inspect_views.status(inspect_views.waiting(step))), cleared
