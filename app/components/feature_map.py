@@ -27,6 +27,7 @@ SCRIPTS = (
     "map_tree.js",
     "map_list.js",
     "map_card.js",
+    "map_places.js",
     "map_hands.js",
     "map.js",
 )
