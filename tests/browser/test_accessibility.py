@@ -135,7 +135,7 @@ def test_from_page_load_to_a_steered_answer_without_a_mouse(explorer: Explorer, 
     keyboard.type("red crab")
     keyboard.press("Enter")
     page.page.locator(".ico-hit").first.wait_for()
-    tab_to(page.page, "e.closest('.ico-hit')")
+    tab_to(page.page, "e.matches('.ico-hit-name')")
     keyboard.press("Enter")
     page.wait_for_tab("Feature")
     article = page.page.locator("article[data-feature]")

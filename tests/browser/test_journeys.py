@@ -157,7 +157,7 @@ def test_search_depth_to_a_feature(atlas: Path, first_server: Served, open_page:
     page.page.wait_for_function(f"window.iconoscopeMap.hits.includes({feature})")
     journey.note("hits on the map")
     page.tab("Search")
-    hit.click()
+    hit.locator(".ico-hit-name").click()
     page.wait_for_feature(feature)
     journey.note("a hit opened")
     page.page.locator("article[data-feature]").get_by_text("Mask", exact=True).first.click()
