@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -159,13 +160,16 @@ def test_patches_narrow_it_down(public: PublicApi, catalogue: Catalogue) -> None
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
 def test_bytes_of_a_picture_are_looked_at_and_can_be_steered(
-    public: PublicApi, prefix: str, monkeypatch: pytest.MonkeyPatch
+    shipped_atlas: Path, shipped_subject: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On the shipped atlas: the planted one has other patches than its shrunken subject, which is refused."""
+    del shipped_subject
     monkeypatch.setattr(uploads, "SHELF", uploads.Shelf())
-    answer = public.inspect_image(image_base64=prefix + picture(), request=by("h"))
+    live = PublicApi(open_catalogue([shipped_atlas]))
+    answer = live.inspect_image(image_base64=prefix + picture(), request=by("h"))
     assert uploads.is_upload(answer["image_id"])
     assert answer["by_model"]
-    steered = public.steer(2, 30.0, image=answer["image_id"], request=by("h"))
+    steered = live.steer(2, 30.0, image=answer["image_id"], request=by("h"))
     assert steered["image"] == "the uploaded picture"
 
 
