@@ -162,5 +162,6 @@ def _outlines(arms: Iterable[Arm]) -> Child:
     options = [h("option", arm.label, value=arm.key) for arm in arms]
     if not options:
         return None
-    choice = h("select", h("option", "no method", value=""), *options, data_outline="", aria_label="Outline the words of")
+    none = h("option", "no method", value="")
+    choice = h("select", none, *options, data_outline="", aria_label="Outline the words of")
     return h("label", "Outline the words of ", choice, class_="ico-outline-choice")
