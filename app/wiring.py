@@ -56,12 +56,14 @@ class Loading:
         return self.news(updates)
 
     def news(self, updates: Updates) -> Updates:
-        """Without what the page shows already since it was built: most visitors come with an empty address."""
-        built = {item: getattr(item, "value", None) for item in updates if item is not self.hub.page.atlas}
+        """Without the pages that stand there since the explorer was built: most visitors come with an empty address.
+
+        Only server-built pages are left out. They are what is large, and a field that is never set is never followed.
+        """
         return {
             item: value
             for item, value in updates.items()
-            if item not in built or not isinstance(value, str | dict | int | float) or value != built[item]
+            if not (isinstance(item, gr.HTML) and isinstance(value, str) and value == item.value)
         }
 
     def restored(self, query: dict[str, str]) -> tuple[Updates, list[str]]:

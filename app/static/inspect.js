@@ -40,17 +40,6 @@
     return fields.toString();
   }
 
-  /* What is offered is looked at when the tab is opened; it is no choice of the visitor's, so the address stays.
-     Whoever opens the tab before the page has been filled waits until it is. */
-  async function first(ranked) {
-    let value = window.iconoscopeImageChooser.valueOf(CHOOSER);
-    while (!value) {
-      await new Promise((go) => { window.setTimeout(go, 50); });
-      value = window.iconoscopeImageChooser.valueOf(CHOOSER);
-    }
-    return new URLSearchParams({ inspect: value.selected || "blank", spot: "", ranked, heat: pinned }).toString();
-  }
-
   function heatOf(row) {
     return row ? { grid: row.dataset.grid, maximum: Number(row.dataset.maximum), label: row.dataset.feature } : null;
   }
@@ -116,5 +105,5 @@
     paint(root);
   }
 
-  window.iconoscopeInspect = { mount, ask, first };
+  window.iconoscopeInspect = { mount, ask };
 })();

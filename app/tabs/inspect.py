@@ -119,8 +119,12 @@ def wire(hub: Hub, tab: InspectTab) -> None:
     ask = "(...values) => window.iconoscopeInspect.ask(...values)"
     gr.on([tab.picker.change, tab.chooser.change, tab.ranked.change], None, shown, tab.asked, js=ask, **QUICK)
     # Whoever opens the tab for the first time sees what fires on the picture that is offered.
-    first = "async (ranked, asked) => asked || await window.iconoscopeInspect.first(ranked)"
-    hub.page.items["inspect"].select(None, [tab.ranked, tab.asked], tab.asked, js=first, **QUICK)
+    def first(services: Services, asked: str, chooser: Any, ranked: str) -> Updates:
+        del services
+        image = chooser.get("selected") if isinstance(chooser, dict) else None
+        return {} if asked or image is None else {tab.asked: asked_of(str(image), (), ranked)}
+
+    hub.on([hub.page.items["inspect"].select], first, [tab.asked, tab.chooser, tab.ranked], [tab.asked])
     hub.on([tab.asked.change], on_asked, [tab.asked, tab.picker], [tab.picker, tab.found, tab.answers], **RUNS)
     hub.on([tab.found.select], on_without, [tab.asked, tab.question], [tab.answers], **RUNS)
     hub.follow(tab.question, QUESTION, f"(value) => value === {DEFAULT_QUESTION!r} ? '' : value")
