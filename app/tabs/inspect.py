@@ -118,6 +118,7 @@ def wire(hub: Hub, tab: InspectTab) -> None:
     shown = [tab.picker, tab.chooser, tab.ranked, tab.asked]
     ask = "(...values) => window.iconoscopeInspect.ask(...values)"
     gr.on([tab.picker.change, tab.chooser.change, tab.ranked.change], None, shown, tab.asked, js=ask, **QUICK)
+
     # Whoever opens the tab for the first time sees what fires on the picture that is offered.
     def first(services: Services, asked: str, chooser: Any, ranked: str) -> Updates:
         del services
