@@ -166,7 +166,7 @@ def test_what_is_not_known_is_not_unusual() -> None:
     assert np.isfinite(unusualness(np.ones(1), np.ones(1), np.zeros(1))).all()
 
 
-def _ranked(services: Services, planted: Any, image: str, patches: tuple[int, ...] = (), **more: str) -> list[int]:
+def _ranked(services: Services, planted: Any, image: str, patches: tuple[int, ...] = (), **more: Any) -> list[int]:
     inspecting._CODES._kept.clear()
     found = only(inspect(planted_services(services, planted), "v", image, patches, **more))
     return [one.record.feature for one in found.features]
