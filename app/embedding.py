@@ -41,11 +41,11 @@ _HEAD = '<!doctype html><html lang="en"><head><meta charset="utf-8"><base href="
 _VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
-def document(services: Services, feature: int, switches: UrlState, static_version: str) -> str:
+def document(services: Services, feature: int, switches: UrlState) -> str:
     """The whole HTML document. Raises UnknownFeature."""
     record = services.store.feature(feature)
-    styles = "".join(f'<link rel="stylesheet" href="{addresses.static(name, static_version)}">' for name in STYLES)
-    scripts = "".join(f'<script src="{addresses.static(name, static_version)}" defer></script>' for name in SCRIPTS)
+    styles = "".join(f'<link rel="stylesheet" href="{addresses.static(name)}">' for name in STYLES)
+    scripts = "".join(f'<script src="{addresses.static(name)}" defer></script>' for name in SCRIPTS)
     title = h("title", f"Feature {feature} · Iconoscope")
     body = h(
         "body",

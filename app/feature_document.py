@@ -209,6 +209,9 @@ def _concept(record: FeatureRecord) -> dict[str, Any] | None:
         "group": record.truth_group,
         "terms": list(record.truth_terms),
         "average_precision": record.truth_ap,
+        "low": record.truth_ap_low,
+        "high": record.truth_ap_high,
+        "n_images": record.truth_n_images,
     }
 
 

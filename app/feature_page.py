@@ -14,7 +14,7 @@ from app.components.citation import cite
 from app.components.exemplars import RANKINGS, gallery, overlay_bar
 from app.components.glance import glance
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count, fact, facts, missing, n_equals, number, percent
+from app.components.numbers import count, fact, facts, missing, n_equals, number, percent, precision_words
 from app.feature_document import link
 from app.ranking import standing
 from app.services import Services
@@ -96,7 +96,7 @@ def _head(services: Services, record: FeatureRecord) -> Markup:
 def _facts(record: FeatureRecord) -> Markup:
     if record.truth_concept and record.truth_ap is not None:
         truth = Markup(h("span", record.truth_concept.replace("_", " ")))
-        note = f"AP {number(record.truth_ap)}"
+        note = precision_words(record)
     else:
         truth, note = missing("no concept is detected well enough"), None
     items = [

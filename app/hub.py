@@ -40,7 +40,7 @@ class TabModule(Protocol):
         """What the tab keeps in the address."""
         ...
 
-    def build(self, services: Services, static_version: str) -> Any:
+    def build(self, services: Services) -> Any:
         """Lay out the tab; returns a frozen dataclass of its components."""
         ...
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from app import publishing, server
+from app import bundle, publishing, server
 from app.catalogue import Catalogue, open_catalogue
 from app.components.addresses import static
 from app.services import Services
@@ -66,8 +66,7 @@ def start(
     if not server.plotly_path().is_file():
         raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
     catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder)
-    version = server.static_version()
-    blocks = build_ui(catalogue, version)
+    blocks = build_ui(catalogue)
     blocks.queue(max_size=MAX_WAITING)
     _, url, _ = blocks.launch(
         server_name=host,
@@ -79,9 +78,9 @@ def start(
         ssr_mode=False,
         footer_links=[],
         theme=build_theme(),
-        head=page_head(version),
-        favicon_path=server.STATIC_DIR / server.ICON,
-        app_kwargs={"routes": server.routes(catalogue), "middleware": server.middleware()},
+        head=page_head(),
+        favicon_path=bundle.STATIC_DIR / server.ICON,
+        app_kwargs={"routes": server.routes(catalogue), "middleware": server.middleware(catalogue)},
         max_file_size="1mb",
         mcp_server=publishing.has_mcp(),
         # Everyone who waits for the model holds a thread; reads must find free ones beside them.
@@ -96,11 +95,9 @@ def start(
     return explorer
 
 
-def page_head(version: str) -> str:
-    """Styles as links and not through Gradio's ``css``: that would rewrite the selectors, in media queries wrongly."""
-    styles = (f'<link rel="stylesheet" href="{static(name, version)}">' for name in server.STYLES)
-    scripts = (f'<script src="{static(name, version)}"></script>' for name in ("iconoscope.js", "busy.js"))
-    return "".join([*styles, *scripts])
+def page_head() -> str:
+    """Styles as a link and not through Gradio's ``css``: that would rewrite the selectors, in media queries wrongly."""
+    return f'<link rel="stylesheet" href="{static(bundle.STYLE)}"><script src="{static(bundle.SCRIPT)}"></script>'
 
 
 def warm_up(catalogue: Catalogue) -> None:

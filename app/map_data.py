@@ -11,7 +11,7 @@ import numpy as np
 
 from app.components import addresses
 from app.components.exemplars import pack_grid
-from app.components.numbers import count, number, percent
+from app.components.numbers import count, number, percent, precision_words
 from app.map_columns import ARM_COLOURS, CATEGORIES, TRUTH_NAMES, columns, on_dark
 from app.services import METRIC_ORDER, Services
 from backend.errors import UnknownFeature
@@ -125,7 +125,7 @@ def _truth_line(services: Services, record: FeatureRecord) -> str | None:
         return None
     said = TRUTH_NAMES.get(services.best_outcome(record.feature))
     concept = record.truth_concept.replace("_", " ")
-    return f"detects {concept}, AP {number(record.truth_ap)}" + (f": words are {said}" if said else "")
+    return f"detects {concept}, {precision_words(record)}" + (f": words are {said}" if said else "")
 
 
 def _score_lines(services: Services, record: FeatureRecord) -> list[dict[str, str]]:

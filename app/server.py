@@ -6,11 +6,11 @@ version, so browsers may keep them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,70 +18,19 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import compare_files, embedding, map_data, map_files, pictures, uploads
+from app import bundle, compare_files, embedding, map_data, map_files, pictures, uploads
 from app.catalogue import Catalogue
-from app.components import feature_map
-from app.components.addresses import BASE, static
+from app.components.addresses import BASE, data, static
 from app.feature_document import feature_document
 from app.services import Services
 from app.url_fields import by_name, parse
 from backend.errors import IconoscopeError
 
-STATIC_DIR = Path(__file__).parent / "static"
-SCRIPTS = (
-    "iconoscope.js",
-    "busy.js",
-    "exemplars.js",
-    "exemplar_regions.js",
-    "exemplar_dialog.js",
-    "feature.js",
-    "compare.js",
-    "compare_scatter.js",
-    "blind.js",
-    "map_points.js",
-    "map_layout.js",
-    "map_index.js",
-    "map_camera.js",
-    "map_plotly.js",
-    "map_canvas.js",
-    "map_overlay.js",
-    "map_gestures.js",
-    "map_labels.js",
-    "map_colours.js",
-    "map_side.js",
-    "map_words.js",
-    "map_filters.js",
-    "map_tree.js",
-    "map_list.js",
-    "map_card.js",
-    "map_places.js",
-    "map_hands.js",
-    "map.js",
-    "search.js",
-    "image_chooser.js",
-    "patch_drawing.js",
-    "patch_picker.js",
-    "inspect.js",
-    "steer_set.js",
-)
-STYLES = (
-    "tokens.css",
-    "base.css",
-    "map.css",
-    "pages.css",
-    "search.css",
-    "pictures.css",
-    "inspect.css",
-    "feature.css",
-    "compare.css",
-    "steer.css",
-)
-EMBED = ("embed.css", "embed.js")
-"""Of the framed page of one feature only; the explorer's own page does not load them."""
 ICON = "icon.svg"
 PLOTLY = "plotly.min.js"
 _KEPT = {"Cache-Control": "public, max-age=31536000, immutable"}
 _WEBP = "image/webp"
+_BUNDLES = {bundle.SCRIPT: "text/javascript", bundle.STYLE: "text/css"}
 # Gradio's own pages need inline and evaluated scripts; what this policy forbids is any address but this server's.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -98,14 +47,6 @@ _HEADERS = {
 def plotly_path() -> Path:
     """plotly.min.js of the installed plotly package."""
     return Path(str(files("plotly") / "package_data" / PLOTLY))
-
-
-def static_version() -> str:
-    """Changes whenever a script or style changes: twelve hex digits."""
-    digest = hashlib.sha256()
-    for name in (*SCRIPTS, *STYLES, *EMBED):
-        digest.update((STATIC_DIR / name).read_bytes())
-    return digest.hexdigest()[:12]
 
 
 Answer = Callable[[Services, Request], Response]
@@ -147,15 +88,19 @@ DATA: dict[str, Answer] = {
 """What an atlas serves below ``iconoscope/<version>/``. The version names the content, so browsers may keep it."""
 
 
+MAP_FILES = ("points.bin", "map.json")
+"""What the map cannot start without."""
+
+
 def routes(catalogue: Catalogue) -> list[BaseRoute]:
     """All routes of our own, in front of Gradio's."""
 
     def of_atlas(answer: Answer) -> Callable[[Request], Response]:
         return _found(lambda request: answer(catalogue.by_version(request.path_params["version"]), request))
 
-    data = [Route(f"/{BASE}{{version:str}}/{path}", of_atlas(answer)) for path, answer in DATA.items()]
+    of_atlases = [Route(f"/{BASE}{{version:str}}/{path}", of_atlas(answer)) for path, answer in DATA.items()]
     embed = Route(f"/{BASE}embed/{{key}}/{{feature:int}}", _found(lambda request: _embed(catalogue, request)))
-    return [Route(f"/{BASE}static/{{name}}", _static), embed, *uploads.routes(), *data]
+    return [Route(f"/{BASE}static/{{name}}", _static), embed, *uploads.routes(), *of_atlases]
 
 
 def _embed(catalogue: Catalogue, request: Request) -> Response:
@@ -163,7 +108,7 @@ def _embed(catalogue: Catalogue, request: Request) -> Response:
     if key not in catalogue:
         raise KeyError(f"no atlas {key} is served here")
     switches = parse(by_name([embedding.SWITCHES]), request.query_params)
-    page = embedding.document(catalogue.get(key), request.path_params["feature"], switches, static_version())
+    page = embedding.document(catalogue.get(key), request.path_params["feature"], switches)
     return HTMLResponse(page, headers={"Content-Security-Policy": embedding.POLICY})
 
 
@@ -175,9 +120,11 @@ def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name == PLOTLY:
         return FileResponse(plotly_path(), media_type="text/javascript", headers=_KEPT)
-    if name not in (*SCRIPTS, *STYLES, *EMBED, ICON):
+    if name in _BUNDLES:
+        return Response(bundle.content(name), media_type=_BUNDLES[name], headers=_KEPT)
+    if name not in (*bundle.SCRIPTS, *bundle.STYLES, *bundle.EMBED, ICON):
         raise HTTPException(404)
-    return FileResponse(STATIC_DIR / name, headers=_KEPT)
+    return FileResponse(bundle.STATIC_DIR / name, headers=_KEPT)
 
 
 def _found(endpoint: Callable[[Request], Response]) -> Callable[[Request], Response]:
@@ -192,20 +139,21 @@ def _found(endpoint: Callable[[Request], Response]) -> Callable[[Request], Respo
     return answer
 
 
-def preloads(version: str) -> str:
+def preloads(services: Services) -> str:
     """The ``Link`` header of the page: what the map needs, fetched while Gradio starts instead of after it."""
-    scripts = ("iconoscope.js", "busy.js", *feature_map.SCRIPTS, PLOTLY)
-    wanted = [*((name, "style") for name in STYLES), *((name, "script") for name in dict.fromkeys(scripts))]
-    return ", ".join(f"<{static(name, version)}>; rel=preload; as={kind}" for name, kind in wanted)
+    files = (f"<{static(bundle.STYLE)}>; rel=preload; as=style", f"<{static(bundle.SCRIPT)}>; rel=preload; as=script")
+    # As the scripts fetch them; a preload of another kind would not be used.
+    fetched = (f"<{data(name, services.version)}>; rel=preload; as=fetch; crossorigin" for name in MAP_FILES)
+    return ", ".join([*files, *fetched])
 
 
 class SafeHeaders:
     """Adds the headers that keep a page to this server (a content policy, no sniffing, no referrer), and to the page
     itself what it may fetch early."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, catalogue: Catalogue) -> None:
         self.app = app
-        self._early = (b"link", preloads(static_version()).encode("ascii"))
+        self.catalogue = catalogue
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
@@ -215,11 +163,15 @@ class SafeHeaders:
                 named = {name.lower() for name, _ in given}
                 message["headers"] = [*given, *(one for one in _HEADERS.items() if one[0] not in named)]
                 if scope["path"] == "/" and scope["method"] == "GET":
-                    message["headers"].append(self._early)
+                    message["headers"].append((b"link", self._early(scope).encode("ascii")))
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
 
+    def _early(self, scope: Scope) -> str:
+        key = QueryParams(scope["query_string"]).get("atlas", "")
+        return preloads(self.catalogue.get(key) if key in self.catalogue else self.catalogue.default)
 
-def middleware() -> list[Middleware]:
-    return [Middleware(SafeHeaders)]
+
+def middleware(catalogue: Catalogue) -> list[Middleware]:
+    return [Middleware(SafeHeaders, catalogue=catalogue)]

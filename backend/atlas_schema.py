@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from backend.errors import ArtifactDamaged
 
-ATLAS_FORMAT = 4
+ATLAS_FORMAT = 5
 """Version of the tables and files of an atlas, in its meta.json as ``format``. Atlases before 4 do not name theirs."""
 _STRINGS = pa.list_(pa.string())
 
@@ -29,6 +29,9 @@ ATLAS_TABLES: dict[str, pa.Schema] = {
             ("decoder_norm", pa.float32()),
             ("truth_concept", pa.string()),
             ("truth_ap", pa.float32()),
+            ("truth_ap_low", pa.float32()),
+            ("truth_ap_high", pa.float32()),
+            ("truth_n_images", pa.int32()),
             ("truth_group", pa.string()),
             ("truth_terms", _STRINGS),
             ("best_arm", pa.string()),

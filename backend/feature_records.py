@@ -31,6 +31,11 @@ class FeatureRecord:
     truth_concept: str | None
     truth_ap: float | None
     """Average precision of the activation against the concept's exact masks, in [0, 1]."""
+    truth_ap_low: float | None
+    truth_ap_high: float | None
+    """Ends of its 95 % interval."""
+    truth_n_images: int | None
+    """Held-out images it was measured on."""
     truth_group: str | None
     truth_terms: tuple[str, ...]
     """Concept name, family and hypernyms: the words under which the truth can be searched."""

@@ -115,6 +115,15 @@ class ScoreResults:
         found = truths(self.average_precision, self._oracle.concepts, self._score.ap_threshold)
         return {feature: found[feature] for feature in self.alive}
 
+    def _intervals(self) -> dict[int, dict[str, float | None]]:
+        """feature -> ends of the interval of its average precision; None where it has no truth."""
+        ends = np.load(self._writer.path("precision_intervals.npy", "truth")).tolist()
+        found = {feature: truth.concept is not None for feature, truth in self.truths.items()}
+        return {
+            feature: {"low": ends[feature][0] if known else None, "high": ends[feature][1] if known else None}
+            for feature, known in found.items()
+        }
+
     def concept_of(self, feature: int) -> str | None:
         """The feature's truth, if it has one."""
         return self.truths[feature].concept if feature in self.truths else None
@@ -233,11 +242,15 @@ class ScoreResults:
         if self._oracle is None:
             return
         oracle = self._oracle
+        intervals = self._intervals()
+        n_images = len(self._context.upstream["harvest"].array(f"pooled_{Split.SCORE.value}"))
         rows = [
             {
                 "feature": feature,
                 "concept": truth.concept,
                 "average_precision": truth.average_precision,
+                **intervals[feature],
+                "n_images": n_images,
                 "family": oracle.family(truth.concept) if truth.concept else None,
                 "terms": list(oracle.terms(truth.concept)) if truth.concept else [],
             }
@@ -248,6 +261,9 @@ class ScoreResults:
                 ("feature", pa.int32()),
                 ("concept", pa.string()),
                 ("average_precision", pa.float32()),
+                ("low", pa.float32()),
+                ("high", pa.float32()),
+                ("n_images", pa.int32()),
                 ("family", pa.string()),
                 ("terms", pa.list_(pa.string())),
             ]

@@ -199,6 +199,43 @@ def average_precision(
         return np.where(n_positives > 0, (found + rest) / np.maximum(n_positives, 1), np.nan)
 
 
+def resampled_average_precision(
+    scores: Float[np.ndarray, " item"],
+    is_positive: Bool[np.ndarray, " item"],
+    group: Int[np.ndarray, " item"],
+    n_positives: Int[np.ndarray, " group"],
+    group_size: int,
+    weights: Int[np.ndarray, "draw group"],
+) -> Float[np.ndarray, " draw"]:
+    """:func:`average_precision` of one ranking against one concept, with each group of items counted ``weights`` times.
+
+    Args:
+        scores: the strictly positive activations.
+        is_positive: whether each of these items shows the concept.
+        group: which group (image) each of them belongs to.
+        n_positives: positive items of every group, active or not.
+        group_size: items of a group.
+        weights: how often each group is drawn.
+
+    A draw without a positive item gives NaN. Resampling only changes how often each item counts, so the ranking is
+    sorted once for all draws.
+    """
+    total = weights @ n_positives
+    found = n_hits = np.zeros(len(weights))
+    if scores.size:
+        order = np.argsort(-scores, kind="stable")
+        ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+        counted = weights[:, group[order]]
+        seen = np.cumsum(counted, axis=1)[:, ends]
+        hits = np.cumsum(counted * is_positive[order], axis=1)[:, ends]
+        gained = np.diff(hits, axis=1, prepend=0)
+        found = (hits / np.maximum(seen, 1) * gained).sum(axis=1)
+        n_hits = hits[:, -1]
+    rest = (total - n_hits) * (total / (weights.sum(axis=1) * group_size))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total > 0, (found + rest) / np.maximum(total, 1), np.nan)
+
+
 def wilcoxon_greater(a: Float[np.ndarray, " feature"], b: Float[np.ndarray, " feature"]) -> TestResult:
     """Paired one-sided Wilcoxon signed-rank test that a > b; effect = rank-biserial correlation (-1..1)."""
     if a.shape != b.shape:

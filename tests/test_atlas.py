@@ -82,7 +82,7 @@ def test_embeddings_must_fit_the_texts(folder: Path, tmp_path: Path) -> None:
         FeatureAtlas.open(_copy(folder, tmp_path / "a", texts=texts.slice(0, len(texts) - 1)))
 
 
-@pytest.mark.parametrize(("found", "told"), [(None, "a format before 4"), (3, "format 3"), (5, "format 5")])
+@pytest.mark.parametrize(("found", "told"), [(None, "a format before 5"), (4, "format 4"), (6, "format 6")])
 def test_an_atlas_in_another_format_is_stale_and_says_what_mends_it(
     tmp_path: Path, found: int | None, told: str
 ) -> None:

@@ -12,7 +12,7 @@ from backend.types import TruthOutcome
 from precompute.exemplars import Exemplar
 from precompute.metrics import auroc, clip_score, mask_overlap, metric_cards, synthetic_activation, truth
 from precompute.scoring import NO_SYNTHETIC, SyntheticScorer, require_unseen, truth_outcome
-from precompute.sparse_codes import by_feature
+from precompute.sparse_codes import CodesByFeature, by_feature
 from precompute.synthesis import SyntheticActivations, draw, text_seed
 from tests.builders_pipeline import PATCH_PX, PlantedJudge, grid_of, picture
 
@@ -160,6 +160,43 @@ def test_average_precisions_equal_scikit_learn_feature_by_feature(rng: np.random
             expected = average_precision_score(flat[:, concept], dense[:, feature])
             assert table[feature, concept] == pytest.approx(expected)
     assert np.isnan(table[:, 3]).all()
+
+
+def _planted_codes(rng: np.random.Generator, n_images: int) -> tuple[CodesByFeature, np.ndarray]:
+    """Feature 0 sees concept 0 fairly well; feature 1 is noise; feature 2 never fires."""
+    masks = rng.random((n_images, 9, 2)) < 0.3
+    seen = np.where(masks[..., 0], rng.integers(0, 6, masks.shape[:2]), rng.integers(0, 4, masks.shape[:2]))
+    values = torch.from_numpy(np.stack([seen, rng.integers(0, 4, seen.shape)], axis=-1)).float()
+    indices = torch.tensor([0, 1]).expand(n_images, 9, 2)
+    return by_feature(values, indices), masks
+
+
+def test_precision_intervals_equal_a_bootstrap_that_ranks_every_draw_anew(rng: np.random.Generator) -> None:
+    codes, masks = _planted_codes(rng, 14)
+    table = truth.average_precisions(codes, masks, 3)
+    found = truth.precision_intervals(codes, masks, table, 0.4, n_bootstrap=200, seed=5)
+    dense = np.zeros((14, 9))
+    lengths = codes.pair_stop - codes.pair_start
+    mine = codes.active_feature == 0
+    dense[np.repeat(codes.pair_image, lengths)[mine], codes.patch[mine]] = codes.value[mine]
+    weights = np.random.default_rng(5).multinomial(14, np.full(14, 1 / 14), size=200)
+    draws = []
+    for one in weights:
+        rows = np.repeat(np.arange(14), one)
+        draws.append(average_precision_score(masks[rows, :, 0].ravel(), dense[rows].ravel()))
+    assert found[0] == pytest.approx(np.percentile(draws, [2.5, 97.5]))
+    assert found[0, 0] < table[0, 0] < found[0, 1]
+    assert np.isnan(found[2]).all()
+
+
+def test_precision_intervals_narrow_with_more_images(rng: np.random.Generator) -> None:
+    width = {}
+    for n_images in (30, 480):
+        codes, masks = _planted_codes(rng, n_images)
+        table = truth.average_precisions(codes, masks, 3)
+        low, high = truth.precision_intervals(codes, masks, table, 0.0, n_bootstrap=400, seed=0)[0]
+        width[n_images] = high - low
+    assert 2.5 < width[30] / width[480] < 6.5  # a sixteenth of the images: four times the width
 
 
 def test_truth_needs_the_threshold() -> None:

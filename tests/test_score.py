@@ -115,6 +115,9 @@ def test_planted_colours_are_found_and_coverage_is_counted() -> None:
     truths = run["score"].table("truth").to_pylist()
     assert {row["concept"] for row in truths} - {None} <= set(CONCEPTS)
     assert all((row["concept"] is None) == (row["average_precision"] < 0.2) for row in truths)
+    known = [row for row in truths if row["concept"] is not None]
+    assert all(0 <= row["low"] <= row["average_precision"] <= row["high"] <= 1 and row["n_images"] > 0 for row in known)
+    assert all(row["low"] is None for row in truths if row["concept"] is None)
     concepts = {row["concept"]: row for row in run["score"].table("concepts").to_pylist()}
     assert max(row["average_precision"] for row in concepts.values()) > 0.9
     assert summary["concept_coverage"]["all"]["n"] == len(CONCEPTS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
+from app import bundle
+
 BASE = "iconoscope/"
 """Everything the explorer serves beside Gradio lives below this."""
 
@@ -21,8 +23,9 @@ def synthetic(feature: int, arm: str, place: int, version: str) -> str:
     return data(f"synthetic/{feature}/{quote(arm, safe='')}/{place}", version)
 
 
-def static(name: str, version: str) -> str:
-    return f"{BASE}static/{name}?v={version}"
+def static(name: str) -> str:
+    """A script, a style or the icon."""
+    return f"{BASE}static/{name}?v={bundle.version()}"
 
 
 def page(**fields: str | int | float | None) -> str:

@@ -6,32 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.components.addresses import data, static
+from app.components.addresses import data
 
-SCRIPTS = (
-    "iconoscope.js",
-    "exemplars.js",
-    "map_points.js",
-    "map_layout.js",
-    "map_index.js",
-    "map_camera.js",
-    "map_plotly.js",
-    "map_canvas.js",
-    "map_overlay.js",
-    "map_gestures.js",
-    "map_labels.js",
-    "map_colours.js",
-    "map_side.js",
-    "map_words.js",
-    "map_filters.js",
-    "map_tree.js",
-    "map_list.js",
-    "map_card.js",
-    "map_places.js",
-    "map_hands.js",
-    "map.js",
-)
-"""In the order in which they load: each finds the ones before it."""
 _ICON = '<svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true" focusable="false"><path d="{}"/></svg>'
 _ICONS = {
     "in": "M10 4v12M4 10h12",
@@ -99,7 +75,7 @@ watch('value', () => map.update({...map.value, ...props.value}));
 """
 
 
-def feature_map(version: str, static_version: str, elem_id: str) -> gr.HTML:
+def feature_map(version: str, elem_id: str) -> gr.HTML:
     """The map. Its value is that of :func:`map_value`; it emits ``select`` with a feature id.
 
     A plain gr.HTML and not a subclass: Gradio writes a .pyi file beside every component class it meets.
@@ -108,7 +84,6 @@ def feature_map(version: str, static_version: str, elem_id: str) -> gr.HTML:
         value=map_value(version),
         html_template=TEMPLATE,
         js_on_load=SCRIPT,
-        head="".join(f'<script src="{static(name, static_version)}"></script>' for name in ("plotly.min.js", *SCRIPTS)),
         apply_default_css=False,
         elem_id=elem_id,
     )

@@ -2,7 +2,7 @@
 
 How to use it:
 
-    chooser = image_chooser(static_version, elem_id="ico-steer-image")          # when the page is built
+    chooser = image_chooser(elem_id="ico-steer-image")          # when the page is built
     {chooser: chooser_value(services, "noise-3", exemplars=..., maximum=...)}   # in restore() and in handlers
     hub.on([chooser.change], handler, [chooser])                                # handler(services, value)
     image_id = chosen_image(value)                                              # "" is the blank image
@@ -30,17 +30,15 @@ TEMPLATE = '<section class="ico-chooser"></section>'
 SCRIPT = """
 window.iconoscopeImageChooser.mount(element.querySelector('section'), props, watch, () => trigger('change'));
 """
-SCRIPTS = ("iconoscope.js", "exemplars.js", "image_chooser.js")
 MADE = (("", "Blank"), ("black", "Black"), ("noise-1", "Noise"))
 
 
-def image_chooser(static_version: str, elem_id: str) -> gr.HTML:
+def image_chooser(elem_id: str) -> gr.HTML:
     """Value: ``{choices, selected, …}`` of :func:`chooser_value`. Emits ``change`` when the visitor chooses."""
     return gr.HTML(
         value={"choices": [], "selected": ""},
         html_template=TEMPLATE,
         js_on_load=SCRIPT,
-        head="".join(f'<script src="{addresses.static(name, static_version)}"></script>' for name in SCRIPTS),
         apply_default_css=False,
         elem_id=elem_id,
     )

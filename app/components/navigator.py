@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gradio as gr
 
-from app.components.addresses import static
-
 SCRIPT = """
 window.iconoscope.startTheme();
 window.iconoscope.register((action, value) =>
@@ -13,14 +11,12 @@ window.iconoscope.register((action, value) =>
 """
 
 
-def navigator(static_version: str, elem_id: str) -> gr.HTML:
+def navigator(elem_id: str) -> gr.HTML:
     """Emits ``select`` with ``{action, value}`` (an action of the hub, text) when a ``data-go`` element is clicked."""
-    scripts = ("iconoscope.js", "exemplars.js")
     return gr.HTML(
         value="",
         html_template='<span class="ico-navigator" hidden></span>',
         js_on_load=SCRIPT,
-        head="".join(f'<script src="{static(name, static_version)}"></script>' for name in scripts),
         apply_default_css=False,
         elem_id=elem_id,
     )

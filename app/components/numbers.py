@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from app.components.markup import Markup, h
+from backend.feature_records import FeatureRecord
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -57,6 +58,16 @@ def estimate(
     if n is not None:
         parts.append(h("span", n_equals(n), class_="ico-n"))
     return h("span", *(part for pair in zip(parts, [" "] * len(parts), strict=True) for part in pair), class_="ico-est")
+
+
+def precision_words(record: FeatureRecord) -> str | None:
+    """``AP 0.71 [0.65, 0.76] n = 1,000 images``: how well the feature detects its concept; None without one."""
+    if record.truth_ap is None:
+        return None
+    words = f"AP {number(record.truth_ap)}"
+    if record.truth_ap_low is not None and record.truth_ap_high is not None:
+        words += f" [{number(record.truth_ap_low)}, {number(record.truth_ap_high)}]"
+    return words + (f" {n_equals(record.truth_n_images)} images" if record.truth_n_images else "")
 
 
 def fact(label: str, value: Markup | str, note: str | None = None) -> Markup:

@@ -2,7 +2,7 @@
 
 How to use it:
 
-    picker = patch_picker(static_version, elem_id="ico-steer-patches")         # when the page is built
+    picker = patch_picker(elem_id="ico-steer-patches")         # when the page is built
     {picker: picker_value(services, image_id, patches=(3, 4))}                 # in restore() and in handlers
     hub.on([picker.change], handler, [picker])                                 # after each tap, drag or key
     patches = chosen_patches(value, services.store.grid)                       # sorted, unique, inside the grid
@@ -21,7 +21,6 @@ import numpy as np
 from jaxtyping import Float
 
 from app import pictures
-from app.components import addresses
 from app.components.exemplars import pack_grid
 from app.services import Services
 from backend.types import PatchGrid
@@ -30,16 +29,14 @@ TEMPLATE = '<section class="ico-patches"></section>'
 SCRIPT = """
 window.iconoscopePatchPicker.mount(element.querySelector('section'), props, watch, () => trigger('change'));
 """
-SCRIPTS = ("iconoscope.js", "exemplars.js", "patch_drawing.js", "patch_picker.js")
 
 
-def patch_picker(static_version: str, elem_id: str) -> gr.HTML:
+def patch_picker(elem_id: str) -> gr.HTML:
     """Value: ``{image, src, alt, rows, cols, patches, heat}``. Emits ``change`` when the visitor chooses patches."""
     return gr.HTML(
         value={"image": "", "src": "", "alt": "", "rows": 1, "cols": 1, "patches": [], "heat": None},
         html_template=TEMPLATE,
         js_on_load=SCRIPT,
-        head="".join(f'<script src="{addresses.static(name, static_version)}"></script>' for name in SCRIPTS),
         apply_default_css=False,
         elem_id=elem_id,
     )

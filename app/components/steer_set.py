@@ -24,16 +24,14 @@ TEMPLATE = '<section class="ico-steer-set"></section>'
 SCRIPT = """
 window.iconoscopeSteerSet.mount(element.querySelector('section'), props, watch, trigger);
 """
-SCRIPTS = ("iconoscope.js", "exemplars.js", "steer_set.js")
 
 
-def steer_set(static_version: str, elem_id: str) -> gr.HTML:
+def steer_set(elem_id: str) -> gr.HTML:
     """Value: see :func:`set_value`. Emits ``change`` and ``select``."""
     return gr.HTML(
         value={"rows": [], "most": MAX_ROWS, "initial": "", "gentle": False, "offered": None},
         html_template=TEMPLATE,
         js_on_load=SCRIPT,
-        head="".join(f'<script src="{addresses.static(name, static_version)}"></script>' for name in SCRIPTS),
         apply_default_css=False,
         elem_id=elem_id,
     )

@@ -14,28 +14,6 @@
     return { n, ids: new Uint32Array(buffer, 4, n), x: new Float32Array(buffer, 4 + 4 * n, n), y: new Float32Array(buffer, 4 + 8 * n, n) };
   }
 
-  function hasWebgl() {
-    if (new URLSearchParams(window.location.search).get("webgl") === "off") return false;
-    try {
-      const canvas = document.createElement("canvas");
-      return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
-    } catch { return false; }
-  }
-
-  /* Plotly is fetched when the first plot is wanted, unless the map has it already. */
-  let loading = null;
-  function plotly(version) {
-    if (window.Plotly) return Promise.resolve(window.Plotly);
-    loading ??= new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = `iconoscope/static/plotly.min.js?v=${version}`;
-      script.onload = () => resolve(window.Plotly);
-      script.onerror = () => reject(new Error("plotly.min.js could not be loaded"));
-      document.head.append(script);
-    });
-    return loading;
-  }
-
   class Paired {
     constructor(root, value) {
       this.root = root;
@@ -145,7 +123,7 @@
       const { n, ids, x, y } = this.points;
       const rows = { up: [], across: [], same: [] };
       for (let i = 0; i < n; i++) rows[y[i] > x[i] ? "up" : y[i] < x[i] ? "across" : "same"].push(i);
-      const kind = hasWebgl() || n > MOST_WITHOUT_WEBGL ? "scattergl" : "scatter";
+      const kind = window.iconoscopeWebgl.isHere || n > MOST_WITHOUT_WEBGL ? "scattergl" : "scatter";
       const shade = window.iconoscope.currentTheme() === "dark" ? "colour_dark" : "colour";
       const colour = { up: this.arm(this.value.up)[shade], across: this.arm(this.value.across)[shade], same: "#8f959e" };
       const symbol = { up: "triangle-up", across: "circle", same: "diamond" };
@@ -159,7 +137,7 @@
     async draw() {
       if (!this.points || this.root.hidden) return;
       let library;
-      try { library = await plotly(this.value.static); } catch (error) {
+      try { library = await window.iconoscopeWebgl.plotly(); } catch (error) {
         this.say(`The plot cannot be drawn: ${error.message}. The lists below say the same.`);
         return;
       }

@@ -140,8 +140,12 @@
     if (fresh.length) document.dispatchEvent(new CustomEvent("iconoscope-exemplars"));
   }
   paintFresh();
-  new MutationObserver((changes) => {
-    if (changes.some((change) => [...change.addedNodes].some((node) => node instanceof Element))) paintFresh();
+  // Once a frame and before it is shown, however many changes it holds: a page that starts makes hundreds.
+  let isAsked = false;
+  new MutationObserver(() => {
+    if (isAsked) return;
+    isAsked = true;
+    window.requestAnimationFrame(() => { isAsked = false; paintFresh(); });
   }).observe(document.documentElement, { childList: true, subtree: true });
 
   /* A heatmap alone, for a canvas that is no exemplar's: packed grid in, one pixel a patch out. */

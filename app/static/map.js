@@ -15,10 +15,10 @@
       const find = (name) => root.querySelector(`.ico-map-${name}`);
       this.find = find;
       this.stage = find("stage");
+      this.painting = new window.iconoscopeMapPainting.Painting(find("plot"), (text) => this.say(text));
       this.chooser = root.querySelector(".ico-map-bar select");
       this.ready = false;
       this.loaded = null;
-      this.webgl = window.iconoscopeMapPlotly.hasWebgl();
       this.listed = [];
       this.lit = NOTHING;
       this.cursor = -1;
@@ -34,7 +34,6 @@
       });
       this.list = new window.iconoscopeMapList.List(find("list"), this);
       this.hands = window.iconoscopeMapHands.attach(this);
-      if (!this.webgl) root.classList.add("no-webgl");
       window.addEventListener("iconoscope-theme", () => this.recolour());
       new ResizeObserver(() => this.resized()).observe(this.stage);
     }
@@ -80,9 +79,7 @@
       this.drawn = window.iconoscopeMapLayout.spread(this.points.x, this.points.y);
       this.index = new window.iconoscopeMapIndex.PointIndex(this.drawn.x, this.drawn.y);
       this.camera = new window.iconoscopeMapCamera.Camera(this.drawn.x, this.drawn.y);
-      this.painter?.clear();
-      const Painter = this.webgl ? window.iconoscopeMapPlotly.PlotlyPainter : window.iconoscopeMapCanvas.CanvasPainter;
-      this.painter = new Painter(this.find("plot"), this.drawn.x, this.drawn.y, this.camera);
+      this.painting.start(this.drawn.x, this.drawn.y, this.camera);
       this.visible = new Uint8Array(this.points.n).fill(1);
       this.labels.set(window.iconoscopeMapLayout.anchors(this.drawn, this.points.cluster, this.info.clusters));
       this.tree.set(this.info.clusters);
@@ -90,16 +87,13 @@
       this.buildChooser();
       this.camera.resize(this.stage.clientWidth, this.stage.clientHeight);
       if (!isFirst || !this.camera.read(getField("camera"))) this.camera.showWhole();
-      this.progress(this.webgl ? "Starting WebGL…" : "Drawing the points…");
-      // One frame, so that the words are seen before the machine is busy.
-      await new Promise((done) => { const late = window.setTimeout(done, 100); requestAnimationFrame(() => { window.clearTimeout(late); done(); }); });
       await this.refilter();
       if (isFirst) this.list.restore(); else this.list.set([], "");
-      if (!this.webgl) this.say("This browser offers no WebGL, so the map is drawn plainly and may move slowly. Everything else works as usual.");
       this.progress("");
       this.ready = true;
       window.performance.mark("iconoscope-map-ready");
       this.update(this.value);
+      await this.painting.improve();
     }
 
     buildChooser() {
@@ -152,7 +146,7 @@
     }
 
     async recolour() {
-      if (!this.points || !this.painter) return;
+      if (!this.points || !this.painting.painter) return;
       const key = this.chooser.value;
       try {
         const chosen = await window.iconoscopeMapColours.load(this.info.fields.find((one) => one.key === key), this.info, this.points, this.columns);
@@ -160,7 +154,7 @@
         const { groups, counts, absent } = window.iconoscopeMapColours.group(chosen, this.visible, this.lit, this.points.n > 15000 ? 0.75 : 0.88);
         window.iconoscopeMapSide.legend(this.find("legend"), { field: chosen.field, counts, absent, total: this.visibleCount, nMoved: this.drawn.n_moved });
         this.colouredBy = key;
-        await this.painter.paint(groups, this.size);
+        await this.painting.paint(groups, this.size);
       } catch (error) {
         this.say(`The map could not be coloured: ${error.message}`);
       }
@@ -169,12 +163,12 @@
 
     /* After any move of the camera. */
     moved() {
-      this.painter.moved();
+      this.painting.moved();
       this.overlay.ask();
       this.placeSoon();
       this.card.place();
       window.clearTimeout(this.saving);
-      this.saving = window.setTimeout(() => { setField("camera", this.camera.text); if (this.painter.size !== this.size) this.painter.resize(this.size); }, SAVE_MS);
+      this.saving = window.setTimeout(() => { setField("camera", this.camera.text); if (this.painting.size !== this.size) this.painting.resize(this.size); }, SAVE_MS);
     }
 
     placeSoon() {
@@ -185,7 +179,7 @@
     placed() {
       if (!this.camera?.usable) return;
       const { offsetLeft: left, offsetTop: top, offsetWidth, offsetHeight } = this.find("tools");
-    this.labels.update(this.camera, this.drawn, this.visible, this.counts ?? new Map(), { left, top, right: left + offsetWidth, bottom: top + offsetHeight });
+      this.labels.update(this.camera, this.drawn, this.visible, this.counts ?? new Map(), { left, top, right: left + offsetWidth, bottom: top + offsetHeight });
       this.labels.fade(this.lit.size > 0);
       this.overlay.ask();
     }
@@ -195,7 +189,7 @@
       const { clientWidth: width, clientHeight: height } = this.stage;
       if (!width || (width === this.camera.width && height === this.camera.height)) return;
       this.camera.resize(width, height);
-      this.painter.resize(this.size);
+      this.painting.resize(this.size);
       this.placed();
       this.card.place();
     }
@@ -267,7 +261,8 @@
   window.iconoscopeMap = {
     mount,
     get ready() { return Boolean(map?.ready); },
-    get webgl() { return Boolean(map?.webgl); },
+    /* What draws: "canvas" first, "webgl" once Plotly has. */
+    get drawnBy() { return map?.painting.painter ? map.painting.by : null; },
     get count() { return map?.points?.n ?? 0; },
     get visibleCount() { return map?.visibleCount ?? 0; },
     get ids() { return Array.from(map?.points?.ids ?? []); },

@@ -1,5 +1,5 @@
-/* The painter of the map where WebGL is missing: the same points on a plain canvas, each a copy of a small disc; a crowd is
-   written pixel by pixel, which is coarser and many times faster. */
+/* The painter of the map at first, and for good where WebGL is missing: the points on a plain canvas, each a copy of a small
+   disc; a crowd is written pixel by pixel, which is coarser and many times faster. */
 (() => {
   "use strict";
   if (window.iconoscopeMapCanvas) return;

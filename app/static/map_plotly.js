@@ -9,14 +9,6 @@
   const CROWD = 20000;
   const QUIET = { type: "scattergl", mode: "markers", hoverinfo: "skip" };
 
-  function hasWebgl() {
-    if (window.iconoscope.getField("webgl") === "off") return false;
-    try {
-      const canvas = document.createElement("canvas");
-      return Boolean(window.Plotly && (canvas.getContext("webgl2") || canvas.getContext("webgl")));
-    } catch { return false; }
-  }
-
   class PlotlyPainter {
     constructor(node, x, y, camera) {
       Object.assign(this, { node, x, y, camera });
@@ -128,5 +120,5 @@
     }
   }
 
-  window.iconoscopeMapPlotly = { PlotlyPainter, hasWebgl };
+  window.iconoscopeMapPlotly = { PlotlyPainter };
 })();

@@ -27,8 +27,7 @@ class AboutTab:
     page: gr.HTML
 
 
-def build(services: Services, static_version: str) -> AboutTab:
-    del static_version  # this tab has no script of its own
+def build(services: Services) -> AboutTab:
     return AboutTab(page=gr.HTML(str(page(services)), elem_id="ico-about-page", apply_default_css=False))
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.components.addresses import static
 from app.components.exemplars import RANKINGS
 from app.feature_page import nothing_chosen, page
 from app.hub import Hub, Updates
@@ -25,7 +24,6 @@ FIELDS: tuple[Field, ...] = (
 )
 """How pictures are shown, for every feature alike. Scripts write and read them: exemplars.js, exemplar_regions.js."""
 MOST_LISTED = 500
-SCRIPTS = ("iconoscope.js", "exemplars.js", "exemplar_regions.js", "exemplar_dialog.js", "feature.js")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class FeatureTab:
     page: gr.HTML
 
 
-def build(services: Services, static_version: str) -> FeatureTab:
+def build(services: Services) -> FeatureTab:
     with gr.Row(elem_classes="ico-feature-row", equal_height=True):
         chosen = gr.Number(
             value=None, label="Feature number", precision=0, minimum=0, scale=0, min_width=150, elem_id="ico-feature"
@@ -51,7 +49,6 @@ def build(services: Services, static_version: str) -> FeatureTab:
     listed = gr.Textbox("", visible="hidden", elem_id="ico-listed")
     shown = gr.HTML(
         str(nothing_chosen(services)),
-        head="".join(f'<script src="{static(name, static_version)}"></script>' for name in SCRIPTS),
         elem_id="ico-feature-page",
         apply_default_css=False,
     )

@@ -71,11 +71,11 @@ class InspectTab:
     found: gr.HTML
 
 
-def build(services: Services, static_version: str) -> InspectTab:
+def build(services: Services) -> InspectTab:
     with gr.Row(elem_classes="ico-inspect"):
         with gr.Column(scale=2, min_width=320, elem_classes="ico-inspect-picture"):
-            picker = patch_picker(static_version, elem_id="ico-inspect-patches")
-            chooser = image_chooser(static_version, elem_id="ico-inspect-image")
+            picker = patch_picker(elem_id="ico-inspect-patches")
+            chooser = image_chooser(elem_id="ico-inspect-image")
         with gr.Column(scale=3, min_width=320, elem_classes="ico-inspect-found"):
             with gr.Row(elem_classes="ico-run-row ico-inspect-bar"):
                 ranked = gr.Radio(RANKING_LABELS, value=UNUSUAL, label="Order", elem_id="ico-inspect-ranked")
@@ -89,7 +89,6 @@ def build(services: Services, static_version: str) -> InspectTab:
             found = gr.HTML(
                 str(inspect_views.status(inspect_views.WELCOME)),
                 js_on_load=FOUND_SCRIPT,
-                head=f'<script src="{addresses.static("inspect.js", static_version)}"></script>',
                 elem_id="ico-inspect-list",
                 apply_default_css=False,
             )

@@ -45,9 +45,9 @@ class MapTab:
     map: gr.HTML
 
 
-def build(services: Services, static_version: str) -> MapTab:
+def build(services: Services) -> MapTab:
     map_files.prepare(services)
-    return MapTab(map=feature_map(services.version, static_version, elem_id="ico-map"))
+    return MapTab(map=feature_map(services.version, elem_id="ico-map"))
 
 
 def wire(hub: Hub, tab: MapTab) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 
 from app import pictures, search_views, searching
-from app.components import addresses
 from app.components.image_chooser import chooser_choices, chooser_value, image_chooser
 from app.components.markup import Markup
 from app.hub import QUICK, Hub, Updates, visitor
@@ -61,7 +60,7 @@ class SearchTab:
     """Its change asks the model."""
 
 
-def build(services: Services, static_version: str) -> SearchTab:
+def build(services: Services) -> SearchTab:
     with gr.Row(elem_classes="ico-search-row", equal_height=True):
         query = gr.Textbox(
             label="Search for what a feature shows",
@@ -75,10 +74,9 @@ def build(services: Services, static_version: str) -> SearchTab:
         arm = gr.Dropdown(methods, value="", label="Words of", scale=2, min_width=200, elem_id="ico-search-arm")
         button = gr.Button("Search", variant="primary", scale=0, min_width=120, elem_id="ico-search")
     with gr.Accordion("Search by a picture", open=False, elem_id="ico-search-picture"):
-        chooser = image_chooser(static_version, elem_id="ico-search-image")
+        chooser = image_chooser(elem_id="ico-search-image")
     results = gr.HTML(
         str(search_views.welcome(services)),
-        head=f'<script src="{addresses.static("search.js", static_version)}"></script>',
         elem_id="ico-results",
         apply_default_css=False,
     )

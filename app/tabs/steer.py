@@ -99,14 +99,14 @@ class SteerTab:
 # layout -----------------------------------------------------------------------------------------------------------
 
 
-def build(services: Services, static_version: str) -> SteerTab:
+def build(services: Services) -> SteerTab:
     with gr.Row(elem_classes="ico-steer"):
         with gr.Column(scale=1, min_width=320, elem_classes="ico-controls"):
-            rows = steer_set(static_version, elem_id="ico-steer-set")
+            rows = steer_set(elem_id="ico-steer-set")
             with gr.Column(elem_classes="ico-steer-where"):
                 scope = gr.Radio(SCOPES, value=PatchScope.ALL.value, label="Patches", elem_id="ico-scope")
-                painted = patch_picker(static_version, elem_id="ico-steer-patches")
-            image = image_chooser(static_version, elem_id="ico-steer-image")
+                painted = patch_picker(elem_id="ico-steer-patches")
+            image = image_chooser(elem_id="ico-steer-image")
         with gr.Column(scale=3, min_width=320, elem_classes="ico-steer-main"):
             asking = _asking(services)
             output = gr.HTML(str(columns(None, READY)), elem_id="ico-answers", apply_default_css=False)

@@ -14,7 +14,13 @@ from jaxtyping import Bool, Float, Int
 
 from backend.types import MetricCard, TruthOutcome
 from precompute.sparse_codes import CodesByFeature
-from precompute.statistics import Estimate, average_precision, permutation_interval, wilson
+from precompute.statistics import (
+    Estimate,
+    average_precision,
+    permutation_interval,
+    resampled_average_precision,
+    wilson,
+)
 
 NAME = "truth"
 CARDS = (
@@ -64,6 +70,40 @@ class FeatureTruth:
 
     concept: str | None
     average_precision: float
+
+
+def precision_intervals(
+    codes: CodesByFeature,
+    image_masks: Bool[np.ndarray, "image patch concept"],
+    table: Float[np.ndarray, "feature concept"],
+    threshold: float,
+    *,
+    n_bootstrap: int,
+    seed: int,
+) -> Float[np.ndarray, "feature bound"]:
+    """95 % percentile bootstrap intervals, over images, of each feature's largest average precision.
+
+    The concept stays the one that won on all images, so the choice among concepts is not in the interval. NaN for
+    features whose largest average precision is below ``threshold``: their value is shown nowhere.
+    """
+    n_images, n_patches, _ = image_masks.shape
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstrap)
+    positives = image_masks.sum(axis=1)
+    lengths = codes.pair_stop - codes.pair_start
+    image = np.repeat(codes.pair_image, lengths)
+    bounds = np.searchsorted(codes.active_feature, np.arange(len(table) + 1))
+    known = np.where(np.isnan(table), -1.0, table)
+    result = np.full((len(table), 2), np.nan)
+    for feature in np.flatnonzero(known.max(axis=1) >= threshold):
+        within = slice(bounds[feature], bounds[feature + 1])
+        concept = int(known[feature].argmax())
+        hit = image_masks[image[within], codes.patch[within], concept]
+        draws = resampled_average_precision(
+            codes.value[within], hit, image[within], positives[:, concept], n_patches, weights
+        )
+        result[feature] = np.nanpercentile(draws, [2.5, 97.5])
+    return result
 
 
 def truths(

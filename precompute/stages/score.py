@@ -26,7 +26,7 @@ from precompute.datasets import open_image_set, require_disjoint
 from precompute.encoding import encode_images, fixed_threads
 from precompute.exemplars import ExemplarIndex, ImageCache, alive_features, grid_of
 from precompute.judges import Judges, open_judges
-from precompute.metrics.truth import average_precisions
+from precompute.metrics.truth import average_precisions, precision_intervals
 from precompute.recipe import Recipe, section_science
 from precompute.score_results import ScoreResults
 from precompute.scoring import SCORE_SCHEMA, RegionScorer, require_unseen, score_row
@@ -74,7 +74,7 @@ class ScoreStage(Stage):
     """See the module docstring."""
 
     name = "score"
-    version = 2
+    version = 3
     upstream = ("train_sae", "harvest", "explain")
     keep_shards = False
 
@@ -121,9 +121,14 @@ class ScoreStage(Stage):
                 exact = oracle.masks(session.images, chunk.image_ids)
                 masks.append(np.moveaxis(exact.reshape(*exact.shape[:2], -1), 1, 2))
                 advance(len(chunk.image_ids))
-        codes = by_feature(torch.cat(values), torch.cat(indices))
-        table = average_precisions(codes, np.concatenate(masks), session.sae.d_sae)
-        context.writer.write_array("average_precision", table.astype(np.float32), shard=TRUTH_KEY)
+        codes, all_masks = by_feature(torch.cat(values), torch.cat(indices)), np.concatenate(masks)
+        table = average_precisions(codes, all_masks, session.sae.d_sae).astype(np.float32)
+        context.writer.write_array("average_precision", table, shard=TRUTH_KEY)
+        score = context.recipe.score
+        intervals = precision_intervals(
+            codes, all_masks, table, score.ap_threshold, n_bootstrap=score.n_bootstrap, seed=score.seed
+        )
+        context.writer.write_array("precision_intervals", intervals.astype(np.float32), shard=TRUTH_KEY)
 
     def _texts(self, context: StageContext, session: ScoringSession, key: str) -> None:
         """Generate the images of a range of texts, and measure every feature on them."""

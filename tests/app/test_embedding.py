@@ -26,7 +26,7 @@ def catalogue(planted_atlas: Path) -> Catalogue:
 
 @pytest.fixture(scope="module")
 def client(catalogue: Catalogue) -> TestClient:
-    return TestClient(Starlette(routes=server.routes(catalogue), middleware=server.middleware()))
+    return TestClient(Starlette(routes=server.routes(catalogue), middleware=server.middleware(catalogue)))
 
 
 def page(client: TestClient, catalogue: Catalogue, query: str = "", feature: int = FEATURE) -> str:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app import server
+from app import bundle, server
 from app.catalogue import Catalogue
 from app.services import Services
+
+ALL_FILES = (*bundle.SCRIPTS, *bundle.STYLES, *bundle.EMBED)
 
 
 @pytest.fixture(scope="module")
 def client(services: Services) -> TestClient:
-    return TestClient(Starlette(routes=server.routes(Catalogue([services])), middleware=server.middleware()))
+    catalogue = Catalogue([services])
+    return TestClient(Starlette(routes=server.routes(catalogue), middleware=server.middleware(catalogue)))
 
 
 @pytest.fixture(scope="module")
@@ -64,31 +69,53 @@ def test_only_static_files_are_served(client: TestClient, name: str) -> None:
     assert client.get(f"/iconoscope/static/{name}").status_code == 404
 
 
-@pytest.mark.parametrize("name", [*server.SCRIPTS, *server.STYLES, *server.EMBED, server.PLOTLY])
+@pytest.mark.parametrize("name", [*ALL_FILES, bundle.SCRIPT, bundle.STYLE, server.PLOTLY])
 def test_scripts_and_styles_are_served(client: TestClient, name: str) -> None:
     assert client.get(f"/iconoscope/static/{name}").status_code == 200
 
 
 def test_every_file_of_the_static_folder_is_known() -> None:
-    assert {path.name for path in server.STATIC_DIR.iterdir()} == {
-        *server.SCRIPTS,
-        *server.STYLES,
-        *server.EMBED,
-        server.ICON,
+    assert {path.name for path in bundle.STATIC_DIR.iterdir()} == {*ALL_FILES, server.ICON}
+
+
+def test_a_script_runs_after_those_that_it_names_as_it_loads() -> None:
+    made = {
+        name: set(re.findall(r"window\.(iconoscope\w*) = ", (bundle.STATIC_DIR / name).read_text(encoding="utf-8")))
+        for name in bundle.SCRIPTS
     }
+    assert all(made.values())
+    known: set[str] = set()
+    for name in bundle.SCRIPTS:
+        text = (bundle.STATIC_DIR / name).read_text(encoding="utf-8")
+        at_once = re.findall(r"(?:extends|^  const \{[^}]*\} =) window\.(iconoscope\w*)", text, re.MULTILINE)
+        assert set(at_once) <= known, f"{name} needs {set(at_once) - known} before it"
+        known |= made[name]
+
+
+def test_one_file_holds_all_scripts_in_their_order() -> None:
+    text = bundle.content(bundle.SCRIPT).decode()
+    places = [text.index((bundle.STATIC_DIR / name).read_text(encoding="utf-8")) for name in bundle.SCRIPTS]
+    assert places == sorted(places)
+
+
+def test_what_the_page_may_fetch_early_is_served_and_its_own(services: Services, client: TestClient) -> None:
+    early = re.findall(r"<([^>]+)>", server.preloads(services))
+    assert len(early) == 4
+    assert all(client.get(f"/{address}").status_code == 200 for address in early)
+    assert sum(services.version in address for address in early) == 2
 
 
 def test_scripts_never_write_html() -> None:
-    for name in (*server.SCRIPTS, "embed.js"):
-        text = (server.STATIC_DIR / name).read_text(encoding="utf-8")
+    for name in (*bundle.SCRIPTS, "embed.js"):
+        text = (bundle.STATIC_DIR / name).read_text(encoding="utf-8")
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
             assert word not in text, f"{name} uses {word}; text is set with textContent"
 
 
 def test_no_address_of_another_site_is_in_scripts_or_styles() -> None:
-    for name in (*server.SCRIPTS, *server.STYLES, *server.EMBED):
+    for name in ALL_FILES:
         # The namespace of SVG is a name and not an address.
-        text = (server.STATIC_DIR / name).read_text(encoding="utf-8").replace('"http://www.w3.org/2000/svg"', "")
+        text = (bundle.STATIC_DIR / name).read_text(encoding="utf-8").replace('"http://www.w3.org/2000/svg"', "")
         assert "http://" not in text
         assert "https://" not in text
 

@@ -12,6 +12,8 @@ import pytest
 from tests.browser.explorer_page import ExplorerPage
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
     from app.launching import Explorer
     from app.services import Services
 
@@ -277,10 +279,39 @@ def test_on_a_phone_a_tap_shows_a_card_that_opens(explorer: Explorer, open_page:
     page.wait_for_feature(feature)
 
 
+def test_the_plain_map_answers_until_webgl_takes_over(explorer: Explorer, open_page: Open) -> None:
+    held: list[Route] = []
+    page = open_page(explorer)
+    page.page.route("**/plotly.min.js*", held.append)
+    page.visit()
+    page.wait_for_map()
+    page.page.wait_for_timeout(1000)
+    assert page.map("drawnBy") == "canvas"
+    page.page.get_by_role("button", name="Zoom in").click()
+    before = page.map("camera")
+    held[0].continue_()
+    page.page.wait_for_function("window.iconoscopeMap.drawnBy === 'webgl'")
+    assert page.map("camera") == before
+    assert page.page.locator(".ico-map-layer").count() == 1
+    x_range = page.page.evaluate("document.querySelector('.ico-map-layer').layout.xaxis.range")
+    assert x_range == pytest.approx(before[:2])
+    feature = page.isolated_features(1)[0]
+    page.click_feature_on_map(feature)
+    page.wait_for_feature(feature)
+
+
+def test_a_map_without_its_large_script_stays_plain_and_says_so(explorer: Explorer, open_page: Open) -> None:
+    page = open_page(explorer)
+    page.page.route("**/plotly.min.js*", lambda route: route.abort())
+    page.visit()
+    page.page.locator(".ico-map-message", has_text="Plotly could not be loaded").wait_for()
+    assert page.map("drawnBy") == "canvas"
+
+
 def test_without_webgl_the_map_is_drawn_plainly_and_words_say_so(explorer: Explorer, open_page: Open) -> None:
     page = ready(open_page, explorer, "?webgl=off")
-    assert not page.map("webgl")
-    assert "no WebGL" in page.page.locator(".ico-map-message").inner_text()
+    page.page.locator(".ico-map-message", has_text="no WebGL").wait_for()
+    assert page.map("drawnBy") == "canvas"
     drawn = (
         "() => { const c = document.querySelector('.ico-map-plot canvas'); "
         "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; "

@@ -34,7 +34,6 @@ FIELDS: tuple[Field, ...] = (
     *scatter.FIELDS,
     *(Text(field, most=120) for field in ARGUMENTS.values()),
 )
-SCRIPTS = ("iconoscope.js", "exemplars.js", "compare.js", "blind.js")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +45,10 @@ class CompareTab:
     scatter: gr.HTML
 
 
-def build(services: Services, static_version: str) -> CompareTab:
-    scripts = "".join(f'<script src="{addresses.static(name, static_version)}"></script>' for name in SCRIPTS)
-    switch = gr.HTML(str(view_switch("tables")), head=scripts, elem_id="ico-compare-views", apply_default_css=False)
+def build(services: Services) -> CompareTab:
+    switch = gr.HTML(str(view_switch("tables")), elem_id="ico-compare-views", apply_default_css=False)
     page = gr.HTML(str(tables_page(services)), elem_id="ico-compare-page", apply_default_css=False)
-    return CompareTab(switch=switch, page=page, scatter=scatter.component(services, static_version))
+    return CompareTab(switch=switch, page=page, scatter=scatter.component(services))
 
 
 def wire(hub: Hub, tab: CompareTab) -> None:

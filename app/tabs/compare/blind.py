@@ -61,13 +61,17 @@ def draw(services: Services, seed: int, number: int) -> Round | None:
     digest = hashlib.sha256(f"{services.version}:{seed}:{number}".encode()).digest()
     rng = random.Random(int.from_bytes(digest[:8], "big"))
     ids = services.store.feature_ids
-    for _ in range(MOST_TRIES if len(ids) else 0):
-        feature = int(ids[rng.randrange(len(ids))])
-        sides = _sides(services, feature, rng)
-        fires = services.store.exemplars(feature, split="score")[:N_IMAGES]
-        silent = services.store.exemplars(feature, pooling="silent", split="score")[:N_IMAGES]
-        if sides is not None and fires and silent:
-            return Round(seed=seed, number=number, feature=feature, sides=sides, fires=fires, silent=silent)
+    # Features that pass the quality filter first: what hardly fires, or always, makes a question of luck.
+    for needs_quality in (True, False):
+        for _ in range(MOST_TRIES if len(ids) else 0):
+            feature = int(ids[rng.randrange(len(ids))])
+            if needs_quality and not services.store.feature(feature).quality_kept:
+                continue
+            sides = _sides(services, feature, rng)
+            fires = services.store.exemplars(feature, split="score")[:N_IMAGES]
+            silent = services.store.exemplars(feature, pooling="silent", split="score")[:N_IMAGES]
+            if sides is not None and fires and silent:
+                return Round(seed=seed, number=number, feature=feature, sides=sides, fires=fires, silent=silent)
     return None
 
 

@@ -44,19 +44,17 @@ TEMPLATE = """
   <div class="ico-two ico-paired-lists"></div>
 </section>
 """
-SCRIPTS = ("iconoscope.js", "compare_scatter.js")
 SCRIPT = """
 window.iconoscopePaired.mount(element.querySelector('.ico-paired'), props, watch);
 """
 
 
-def component(services: Services, static_version: str) -> gr.HTML:
+def component(services: Services) -> gr.HTML:
     """The plot. Its template never changes; its values are messages that say what changes."""
     return gr.HTML(
-        value={**message(services, "", "", "", False), "static": static_version},
+        value=message(services, "", "", "", False),
         html_template=TEMPLATE,
         js_on_load=SCRIPT,
-        head="".join(f'<script src="{addresses.static(name, static_version)}"></script>' for name in SCRIPTS),
         elem_id="ico-compare-scatter",
         apply_default_css=False,
     )
