@@ -27,6 +27,10 @@ Action = Callable[[Services, str], Updates]
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
+NO_CHANGE = '({ __type__: "update" })'
+"""What a script answers to change nothing. Its input written back could undo what was written meanwhile."""
+
+
 class TabModule(Protocol):
     """What a module under app/tabs offers."""
 

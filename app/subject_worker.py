@@ -40,7 +40,7 @@ class Waiting:
     ahead: int
     """Requests that are answered before this one; 0 when its turn has come."""
     loading: bool = False
-    """The turn has come, and the model is being loaded."""
+    """The model is being loaded: for this request, or for one before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class _Ticket:
     """What the visitor is shown; _END comes last, after an error too."""
     outcome: Future[None] | None = None
     """Holds the job's error; None while it waits, and for good if it was stopped there."""
-    told: int = -1
+    told: Waiting | None = None
     """The place that was last told."""
 
 
@@ -216,11 +216,15 @@ class SubjectWorkers:
                 device.ticket = ticket
                 ticket.frames.put(Waiting(ahead=0, loading=not self.ready(ticket.atlas)))
                 ticket.outcome = device.thread.submit(self._serve, device, ticket)
-        busy = sum(one.ticket is not None for one in self._devices)
+        running = [one.ticket for one in self._devices if one.ticket is not None]
+        loading = any(not self.ready(one.atlas) for one in running)
+        # Nobody asked for the warm-up: it is no request before anyone's.
+        busy = sum(one.visitor != WARM_UP for one in running)
         for ticket, before in self._line.places():
-            if ticket.told != before + busy:
-                ticket.told = before + busy
-                ticket.frames.put(Waiting(ahead=ticket.told))
+            place = Waiting(ahead=before + busy, loading=loading)
+            if ticket.told != place:
+                ticket.told = place
+                ticket.frames.put(place)
 
     # on the thread of a device -----------------------------------------------------------------------------------
 
@@ -259,8 +263,12 @@ class SubjectWorkers:
         except IconoscopeError as error:
             self._failures[key] = str(error)
             raise
-        self._ready.add(key)
-        self._failures.pop(key, None)
+        with self._lock:
+            is_new = key not in self._ready
+            self._ready.add(key)
+            self._failures.pop(key, None)
+            if is_new:
+                self._advance()
         return session
 
     def _name(self, device: _Device) -> str:

@@ -28,7 +28,7 @@ from backend.feature_store import ExemplarRecord
 
 TEMPLATE = '<section class="ico-chooser"></section>'
 SCRIPT = """
-window.iconoscopeImageChooser.mount(element.querySelector('section'), props, watch, () => trigger('change'));
+window.iconoscopeImageChooser.mount(element.querySelector('section'), props, watch);
 """
 MADE = (("", "Blank"), ("black", "Black"), ("noise-1", "Noise"))
 

@@ -27,7 +27,7 @@ from backend.types import PatchGrid
 
 TEMPLATE = '<section class="ico-patches"></section>'
 SCRIPT = """
-window.iconoscopePatchPicker.mount(element.querySelector('section'), props, watch, () => trigger('change'));
+window.iconoscopePatchPicker.mount(element.querySelector('section'), props, watch);
 """
 
 

@@ -13,7 +13,6 @@
   const SHRINK_SIDE_PX = 1600;
   const recent = [];
   const choosers = new Set();
-  const mounted = new WeakMap();
   let made = 0;
   let nChosen = 0;
 
@@ -87,9 +86,9 @@
   }
 
   class Chooser {
-    constructor(root, props, changed) {
+    constructor(root, props) {
       const { element } = window.iconoscope;
-      Object.assign(this, { root, props, changed, name: `ico-chooser-${made++}`, page: 0, total: 0, size: 1 });
+      Object.assign(this, { root, props, name: `ico-chooser-${made++}`, page: 0, total: 0, size: 1 });
       this.fieldset = element("fieldset", "ico-chooser-grid");
       this.file = element("input");
       Object.assign(this.file, { type: "file", accept: ACCEPT, hidden: true });
@@ -165,7 +164,6 @@
       const known = choices.some((one) => one.id === choice.id);
       this.props.value = { ...this.props.value, choices: known ? choices : [...choices, choice], selected: choice.id, stamp: ++nChosen };
       this.draw();
-      this.changed();
     }
 
     /* A message without "selected" brings other choices and leaves the chosen picture as it is, and on offer. */
@@ -233,20 +231,13 @@
     }
   }
 
-  function mount(root, props, watch, changed) {
-    const chooser = new Chooser(root, props, changed);
+  function mount(root, props, watch) {
+    const chooser = new Chooser(root, props);
     const draw = () => chooser.draw();
     choosers.add(draw);
-    mounted.set(root, chooser);
     watch("value", draw);
     draw();
   }
 
-  /* The value of the component with this element id; undefined until the server has filled it. */
-  function valueOf(id) {
-    const value = mounted.get(document.getElementById(id)?.querySelector(".ico-chooser"))?.props.value;
-    return value?.images ? value : undefined;
-  }
-
-  window.iconoscopeImageChooser = { mount, upload, valueOf };
+  window.iconoscopeImageChooser = { mount, upload };
 })();

@@ -9,6 +9,8 @@
   const CHOOSER = "ico-inspect-image";
   let pinned = window.iconoscope.getField("heat");
   let seen = {};
+  // As in app/hub.py: what Gradio calls an update without any change.
+  const NOTHING = { __type__: "update" };
 
   function writtenPatches(patches) {
     const runs = [];
@@ -26,7 +28,7 @@
     const pointed = Boolean(picker?.stamp) && picker.stamp !== seen.picker;
     const sorted = Boolean(before) && new URLSearchParams(before).get("ranked") !== ranked;
     seen = { chooser: chooser?.stamp ?? seen.chooser, picker: picker?.stamp ?? seen.picker };
-    if (!wished && !pointed && !sorted) return before;
+    if (!wished && !pointed && !sorted) return NOTHING;
     const image = chooser?.selected ?? "";
     const spot = picker?.image === image ? writtenPatches(picker?.patches ?? []) : "";
     const { setField } = window.iconoscope;

@@ -13,8 +13,8 @@
   const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
   class Picker {
-    constructor(root, props, changed) {
-      Object.assign(this, { root, props, changed, tool: "box", removing: false, drag: null, cursor: null, heatShown: null, laid: null });
+    constructor(root, props) {
+      Object.assign(this, { root, props, tool: "box", removing: false, drag: null, cursor: null, heatShown: null, laid: null });
       this.chosen = new Set();
       this.build();
       this.listen();
@@ -196,7 +196,6 @@
       this.tell();
       if (same) return;
       this.props.value = { ...this.props.value, patches, stamp: ++nChosen };
-      this.changed();
     }
 
     /* The server's value may be new: another picture, other patches, another heatmap. */
@@ -236,8 +235,8 @@
     }
   }
 
-  function mount(root, props, watch, changed) {
-    const picker = new Picker(root, props, changed);
+  function mount(root, props, watch) {
+    const picker = new Picker(root, props);
     pickers.set(root, picker);
     watch("value", () => picker.update());
   }

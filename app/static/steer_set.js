@@ -209,6 +209,8 @@
       draw();
     };
     draw();
+    // The set may be older than this component, whose tab was not open yet.
+    if (kept?.length) keepAddress();
   }
 
   /* A strength of the dose-response strip is taken over where it is pressed. */

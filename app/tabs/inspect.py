@@ -94,6 +94,9 @@ def build(services: Services) -> InspectTab:
             )
             # "hidden" keeps it in the page, so that its change reaches the server.
             asked = gr.Textbox("", visible="hidden", elem_id="ico-inspect-asked")
+    # Whoever opens this tab before the address is read finds a picture already.
+    picker.value = picker_value(services, offered(services))
+    chooser.value = chooser_value(services, offered(services), legend=LEGEND)
     return InspectTab(
         picker=picker,
         chooser=chooser,
@@ -250,23 +253,25 @@ def offered(services: Services, record: FeatureRecord | None = None) -> str:
 
 
 def restore(hub: Hub, services: Services, tab: InspectTab, state: UrlState) -> Updates:
-    """What the address says, or a picture to begin with; it is looked at once the tab is seen."""
-    del hub
+    """What the address says, or a picture to begin with; it is looked at once the tab is seen.
+
+    A visitor may be there before the address is read: what nothing in the address speaks of stays as it is.
+    """
     said = state.says("inspect")
     record = None
     if state["feature"] is not None and state["feature"] in services.store:
         record = services.store.feature(state["feature"])
     image = pictures.normal(state["inspect"]) if said else offered(services, record)
     patches = inside(state["spot"].patches, services.store.grid)
-    wanted = said or state["tab"] == "inspect"
     updates: Updates = {
         **shown_image(services, tab, image, patches),
         tab.ranked: state["ranked"],
         tab.question: state["ask"] or question_of(services),
-        tab.asked: asked_of(image, patches, state["ranked"], state["heat"]) if wanted else "",
-        tab.answers: "",
-        tab.found: str(inspect_views.status(inspect_views.WELCOME)),
     }
+    if said or state["tab"] == "inspect":
+        updates[tab.asked] = asked_of(image, patches, state["ranked"], state["heat"])
+    elif services is not hub.catalogue.default:
+        updates[tab.asked] = ""  # whoever was quicker than the address asked about another atlas's picture
     if record is not None:
         updates[tab.chooser] = _with_exemplars(services, image, record)
     if state["without"] is not None and state["without"] in services.store:

@@ -11,7 +11,7 @@ import gradio as gr
 from app import pictures, search_views, searching
 from app.components.image_chooser import chooser_choices, chooser_value, image_chooser
 from app.components.markup import Markup
-from app.hub import QUICK, Hub, Updates, visitor
+from app.hub import NO_CHANGE, QUICK, Hub, Updates, visitor
 from app.latest import Latest
 from app.services import Services
 from app.subject_worker import Waiting
@@ -124,10 +124,10 @@ def wire(hub: Hub, tab: SearchTab) -> None:
     hub.on([tab.typed.change], typed, asked, shown, trigger_mode="always_last")
     hub.on([tab.arm.input], narrowed, [tab.arm, tab.shown_query], shown)
     # The picture is looked at when the hidden field changes, whoever changed it: the chooser, or an address.
-    chosen = "(value, shown) => value?.selected || shown"
-    gr.on([tab.chooser.change], None, [tab.chooser, tab.shown_image], tab.shown_image, js=chosen, **QUICK)
+    chosen = f"(value) => value?.selected || {NO_CHANGE}"
+    gr.on([tab.chooser.change], None, [tab.chooser], tab.shown_image, js=chosen, **QUICK)
     # Once something else is searched, no picture is chosen, so that the same one can be chosen again.
-    let_go = "(shown, value) => shown || !value?.selected ? value : { ...value, selected: '' }"
+    let_go = f"(shown, value) => shown || !value?.selected ? {NO_CHANGE} : {{ ...value, selected: '' }}"
     gr.on([tab.shown_image.change], None, [tab.shown_image, tab.chooser], tab.chooser, js=let_go, **QUICK)
     hub.on([tab.shown_image.change], on_picture(hub, tab), [tab.shown_image], [*shown, tab.query], **LOOKS)
     for component, field in (
