@@ -10,6 +10,7 @@ from pathlib import Path
 STATIC_DIR = Path(__file__).parent / "static"
 SCRIPTS = (
     "iconoscope.js",
+    "notices.js",
     "busy.js",
     "webgl.js",
     "exemplars.js",

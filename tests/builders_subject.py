@@ -146,11 +146,14 @@ def build_config(
     )
 
 
-def save_tiny_subject(folder: Path, *, seed: int = 0, sliding_window: int = 512) -> Path:
-    """Build a random subject (32 px images, 4x4 patches, width 32, 3 vision blocks) and save it to ``folder``."""
+def save_tiny_subject(folder: Path, *, seed: int = 0, sliding_window: int = 512, patch_px: int = 8) -> Path:
+    """Build a random subject (32 px images, width 32, 3 vision blocks) and save it to ``folder``.
+
+    It reads 4x4 patches of 8 px; with ``patch_px`` 2 it reads 16x16, as the planted atlas does.
+    """
     tokenizer = build_tokenizer()
     processor = build_processor(tokenizer)
-    config = build_config(tokenizer, sliding_window=sliding_window)
+    config = build_config(tokenizer, sliding_window=sliding_window, patch_px=patch_px)
     torch.manual_seed(seed)
     model = Gemma3ForConditionalGeneration(config).eval()
     with torch.no_grad():

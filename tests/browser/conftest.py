@@ -63,7 +63,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., ExplorerPage]]:
 def tiny_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.builders_subject import save_tiny_subject  # imports torch: only when a browser test really runs
 
-    return save_tiny_subject(tmp_path_factory.mktemp("subject") / "tiny")
+    return save_tiny_subject(tmp_path_factory.mktemp("subject") / "tiny", patch_px=2)
 
 
 def _serve(atlas: Path, warm: bool = True) -> Explorer:

@@ -128,7 +128,7 @@ def test_a_query_without_words_and_one_without_hits_are_told(explorer: Explorer,
     page = open_page(explorer, "?tab=search")
     query_box(page).fill("?!")
     query_box(page).press("Enter")
-    page.page.locator(".toast-body", has_text="holds no words").wait_for()
+    page.page.locator(".ico-notice", has_text="holds no words").wait_for()
     page.search("qwertzuiop <img src=x onerror=alert(1)>")
     page.page.get_by_text("is near to").wait_for()
     assert "<img src=x onerror=alert(1)>" in results(page)
