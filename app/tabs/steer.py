@@ -166,6 +166,11 @@ def prompts(services: Services) -> dict[str, str]:
     return {PROMPT_LABELS.get(key) or key.replace("_", " "): texts[key] for key in keys}
 
 
+def preset_of(services: Services, prompt: str) -> str | None:
+    """The name of the preset that says this; None for a visitor's own words."""
+    return next((name for name, text in prompts(services).items() if text == prompt), None)
+
+
 # wires ------------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +181,7 @@ def wire(hub: Hub, tab: SteerTab) -> None:
     hub.on([tab.rows.select], on_add, [tab.rows], [tab.rows])
     hub.on([tab.image.change], on_image, [tab.image, tab.painted], [tab.painted])
     hub.on([tab.preset.input], lambda services, name: prompts(services).get(name, ""), [tab.preset], [tab.prompt])
+    hub.on([tab.prompt.blur], preset_of, [tab.prompt], [tab.preset])
     hub.action("steer", lambda services, value: steered(hub, services, tab, value))
     _follow(hub, tab)
 
@@ -309,13 +315,12 @@ def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Upd
     del hub
     presets = prompts(services)
     prompt = state["prompt"] or next(iter(presets.values()), "")
-    preset = next((name for name, text in presets.items() if text == prompt), None)
     scope, patches = state["patches"]
     image = pictures.normal(state["image"])
     updates: Updates = {
         tab.scope: scope.value,
         tab.painted: picker_value(services, image, patches),
-        tab.preset: gr.Dropdown(choices=list(presets), value=preset),
+        tab.preset: gr.Dropdown(choices=list(presets), value=preset_of(services, prompt)),
         tab.prompt: prompt,
         tab.sampling: state["sampling"],
         tab.temperature: DEFAULT_TEMPERATURE if state["temperature"] is None else state["temperature"],

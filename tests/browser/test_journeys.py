@@ -32,7 +32,7 @@ STATE = """() => {
   const map = window.iconoscopeMap;
   const isMap = tab === 'Map';
   const values = isMap ? [] : [...panel.querySelectorAll('input, textarea, select')]
-    .filter((one) => !['file', 'hidden', 'search'].includes(one.type))
+    .filter((one) => seen(one) && !['file', 'hidden', 'search'].includes(one.type))
     .map((one) => ['radio', 'checkbox'].includes(one.type) ? `${one.value} ${one.checked}` : one.value);
   return {
     tab, values,
@@ -44,8 +44,8 @@ STATE = """() => {
     },
   };
 }"""
-LOADED = "() => window.Plotly && window.iconoscopeMap"
-"""The last and largest script is there, and whatever it is for."""
+LOADED = "() => window.iconoscopeMap"
+"""The scripts are there, and whatever the page is for."""
 BUSY = "() => document.querySelectorAll('.is-streaming').length"
 
 
@@ -124,7 +124,8 @@ def require_same_after_restart(atlas: Path, open_page: Open, journey: Journey) -
             end = time.monotonic() + PATIENCE_S
             while (found := (state_of(page), fields_of(page))) != (wanted, fields) and time.monotonic() < end:
                 page.page.wait_for_timeout(250)
-            assert found[0] == wanted, f"{name}: {query}"
+            differing = {part: (found[0][part], wanted[part]) for part in wanted if found[0][part] != wanted[part]}
+            assert not differing, f"{name}: {query}: found and wanted {differing}"
             assert found[1] == fields, name
             leave(page)
 

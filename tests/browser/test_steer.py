@@ -41,7 +41,7 @@ def test_steering_streams_four_columns_and_the_tokens_below(explorer: Explorer, 
     told = {column: page.answer(column) for column in COLUMNS}
     assert told["steered"] not in (told["unsteered"], told["random"], told["permuted"])
     counts = page.page.locator(".ico-answer .ico-n").all_inner_texts()
-    assert counts == ["0 patches edited"] + ["16 patches edited"] * 3
+    assert counts == ["0 patches edited"] + ["256 patches edited"] * 3
     boxes = [page.page.locator(f'[data-column="{column}"]').bounding_box() for column in COLUMNS]
     assert len({round(box["y"]) for box in boxes if box}) == 1, "all columns stand side by side"
     words = page.page.locator(".ico-token-text").all_inner_texts()
