@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -31,7 +32,11 @@ class HookRecord:
 
 @contextmanager
 def edit_hook_point(
-    module: nn.Module, edit: Callable[[Residual], Residual], *, expected_firings: int = 1
+    module: nn.Module,
+    edit: Callable[[Residual], Residual],
+    *,
+    expected_firings: int = 1,
+    n_prefix_tokens: int = 0,
 ) -> Iterator[HookRecord]:
     """Replace what ``module`` puts into the residual stream by ``edit`` of it, while the context is open.
 
@@ -39,6 +44,7 @@ def edit_hook_point(
         module: the block whose output is the hook point (``SubjectModel.hook_module``).
         edit: pure function; must return a tensor of the same shape.
         expected_firings: how often the block runs in the body (once per generation: later tokens reuse the cache).
+        n_prefix_tokens: tokens before the first patch (``SubjectModel.grid``); the edit neither sees nor changes them.
 
     Raises:
         InterventionNotApplied: on leaving, if the count differs; at once, if the edit changes the shape.
@@ -47,21 +53,28 @@ def edit_hook_point(
 
     def hook(_module: nn.Module, _inputs: object, output: Any) -> Any:
         record.n_firings += 1
-        residual = _residual_of(output)
+        whole = _residual_of(output)
+        residual = whole[:, n_prefix_tokens:] if n_prefix_tokens else whole
         edited = edit(residual)
         if edited.shape != residual.shape:
             raise InterventionNotApplied(
                 f"the edit turned a residual of shape {tuple(residual.shape)} into {tuple(edited.shape)}"
             )
         edited = edited.to(residual.dtype)
+        if n_prefix_tokens:
+            edited = torch.cat([whole[:, :n_prefix_tokens], edited], dim=1)
         return edited if isinstance(output, Tensor) else (edited, *output[1:])
 
     yield from _hooked(module, hook, record, expected_firings)
 
 
 @contextmanager
-def capture_hook_point(module: nn.Module, *, expected_firings: int = 1) -> Iterator[HookRecord]:
-    """Keep a copy of what ``module`` puts into the residual stream, while the context is open.
+def capture_hook_point(
+    module: nn.Module, *, expected_firings: int = 1, n_prefix_tokens: int = 0
+) -> Iterator[HookRecord]:
+    """Keep a copy of what ``module`` puts into the residual stream on the patches, while the context is open.
+
+    Arguments as for :func:`edit_hook_point`.
 
     Raises:
         InterventionNotApplied: on leaving, if the block did not run exactly ``expected_firings`` times.
@@ -70,7 +83,8 @@ def capture_hook_point(module: nn.Module, *, expected_firings: int = 1) -> Itera
 
     def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
         record.n_firings += 1
-        record.captured.append(_residual_of(output).detach().clone())
+        residual = _residual_of(output)
+        record.captured.append((residual[:, n_prefix_tokens:] if n_prefix_tokens else residual).detach().clone())
 
     yield from _hooked(module, hook, record, expected_firings)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from backend.directions import OWN, Direction
 from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectMismatch
-from backend.models.base import AnswerToken, Sampling, SubjectModel
+from backend.models.base import AnswerToken, Sampling, SubjectModel, TowerState
 from backend.sae import FeatureActivations, TopKSAE
 from backend.types import Intervention, Operation, PatchScope
 
@@ -94,18 +94,20 @@ class SteeringSession:
             )
         self.subject = subject
         self.sae = sae.to(subject.device)
-        self._residuals: OrderedDict[str, Float[Tensor, "patch d_model"]] = OrderedDict()
+        self._states: OrderedDict[str, TowerState] = OrderedDict()
 
     def residual(self, image: Image.Image | None = None) -> Float[Tensor, "patch d_model"]:
         """Unedited residual stream of an image (None: the blank image), computed once per image."""
+        return self._state(image).patches[0]
+
+    def _state(self, image: Image.Image | None) -> TowerState:
         key = "blank" if image is None else _image_key(image)
-        if key not in self._residuals:
-            pictures = [self.subject.blank_image() if image is None else image]
-            self._residuals[key] = self.subject.residuals(pictures)[0]
-            if len(self._residuals) > MAX_CACHED_IMAGES:
-                self._residuals.popitem(last=False)
-        self._residuals.move_to_end(key)
-        return self._residuals[key]
+        if key not in self._states:
+            self._states[key] = self.subject.states([self.subject.blank_image() if image is None else image])
+            if len(self._states) > MAX_CACHED_IMAGES:
+                self._states.popitem(last=False)
+        self._states.move_to_end(key)
+        return self._states[key]
 
     def features(self, image: Image.Image | None = None) -> FeatureActivations:
         """The features active on each patch of an image: values and indices [patch k]."""
@@ -199,7 +201,8 @@ class SteeringSession:
     ) -> tuple[Float[Tensor, "row token d_text"], list[int]]:
         n_rows = len(interventions)
         along = _per_row(directions, n_rows)
-        base = self.residual(image)
+        state = self._state(image)
+        base = state.patches[0]
         activations = self._needed_activations(base, interventions)
         residual = base.expand(n_rows, -1, -1)
         touched = torch.zeros(residual.shape[:2], dtype=torch.bool, device=base.device)
@@ -223,7 +226,7 @@ class SteeringSession:
                 _require_applied(chosen, residual[rows], edited, masks)
                 residual = residual.index_copy(0, torch.tensor(rows, device=base.device), edited)
                 touched[rows] |= masks
-        embeddings = self.subject.from_hook(residual)
+        embeddings = self.subject.from_hook(residual, state.prefix_tokens.expand(n_rows, -1, -1))
         if not torch.isfinite(embeddings).all():
             raise ActivationsNotFinite("the steered image embeddings are not finite: choose a smaller strength")
         return embeddings, touched.sum(dim=1).tolist()

@@ -61,7 +61,12 @@ def one_at_a_time(
     answers: list[str] = []
     for feature in features:
         addition = strength * sae.direction(feature)
-        with torch.no_grad(), edit_hook_point(subject.hook_module, lambda residual, add=addition: residual + add):
+        hook = edit_hook_point(
+            subject.hook_module,
+            lambda residual, add=addition: residual + add,
+            n_prefix_tokens=subject.grid.n_prefix_tokens,
+        )
+        with torch.no_grad(), hook:
             ids = reference.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         new = ids[0, inputs["input_ids"].shape[1] :]
         answers.append(reference.processor.tokenizer.decode(new, skip_special_tokens=True).strip())

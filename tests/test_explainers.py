@@ -242,7 +242,7 @@ def test_both_methods_share_the_prefix_of_the_same_pictures(context, monkeypatch
     fresh = replace(context, prefixes=PrefixCache())
     plain = explain("top_k_masks", REQUESTS, fresh)
     informed = explain("steering_informed_top_k_masks", REQUESTS, context)
-    monkeypatch.setattr(context.subject, "to_hook", None)
+    monkeypatch.setattr(context.subject, "state_at_hook", None)
     assert explain("top_k_masks", REQUESTS, fresh) == plain
     assert explain("steering_informed_top_k_masks", REQUESTS, fresh) == informed
 

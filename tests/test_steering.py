@@ -216,7 +216,7 @@ def test_a_row_does_not_depend_on_its_batch(session):
 
 def test_the_blank_prefix_runs_once(session, monkeypatch):
     session.residual()
-    monkeypatch.setattr(session.subject, "to_hook", None)
+    monkeypatch.setattr(session.subject, "state_at_hook", None)
     session.answers([[Intervention(feature=1, strength=5.0)]], PROMPT, max_new_tokens=1)
 
 

@@ -17,16 +17,17 @@ from backend.explainers.base import (
     image_embeddings,
     required_strength,
 )
+from backend.models.base import TowerState
 from backend.steering import edit
 from backend.types import Operation
 
 BLANK_KEY = "blank"
 
 
-def blank_residual(context: ExplainerContext) -> Float[Tensor, "patch d_model"]:
-    """Residual of the blank image; the same for every feature, so it is computed once."""
+def blank_state(context: ExplainerContext) -> TowerState:
+    """The blank image at the hook point; the same for every feature, so it is computed once."""
     pictures = [(BLANK_KEY, context.subject.blank_image)]
-    return context.prefixes.residuals(pictures, context.subject, batch_size=1)[0]
+    return context.prefixes.states(pictures, context.subject, batch_size=1)
 
 
 def explain_on_blank(
@@ -37,7 +38,8 @@ def explain_on_blank(
 ) -> list[Result]:
     """ADD the strength along ``direction_for(feature)`` on every patch of the blank image, and ask."""
     prompt = context.prompt(explainer.arm)
-    base = blank_residual(context)
+    blank = blank_state(context)
+    base = blank.patches[0]
     results: list[Result] = []
     for start in range(0, len(requests), context.batch_size):
         batch = requests[start : start + context.batch_size]
@@ -50,7 +52,7 @@ def explain_on_blank(
             torch.ones(len(batch), base.shape[0], dtype=torch.bool, device=base.device),
         )
         changed = (residual != base).flatten(1).any(dim=1).tolist()
-        embeddings = image_embeddings(residual, context)
+        embeddings = image_embeddings(residual, blank.prefix_tokens.expand(len(batch), -1, -1), context)
         finite = embeddings.isfinite().flatten(1).all(dim=1).tolist()
         raw_texts = context.subject.generate(
             embeddings.nan_to_num()[:, None], prompt, max_new_tokens=context.max_new_tokens, sampling=context.sampling

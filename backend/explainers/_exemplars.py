@@ -83,9 +83,10 @@ def _explain_batch(
     explainer: Explainer, batch: Sequence[ExplanationRequest], context: ExplainerContext, *, steered: bool
 ) -> list[Result]:
     n_images = len(batch[0].exemplars)
-    residual = context.prefixes.residuals(
+    state = context.prefixes.states(
         _pictures(explainer.arm, batch, context), context.subject, batch_size=context.image_batch_size
     )
+    residual = state.patches
     strengths: list[float | None] = [None] * len(batch)
     n_edited = [0] * len(batch)
     changed = [True] * len(batch)
@@ -97,7 +98,9 @@ def _explain_batch(
         n_edited = rearrange(masks, "(row image) patch -> row (image patch)", image=n_images).sum(1).tolist()
         residual = edited
     embeddings = rearrange(
-        image_embeddings(residual, context), "(row image) token d_text -> row image token d_text", image=n_images
+        image_embeddings(residual, state.prefix_tokens, context),
+        "(row image) token d_text -> row image token d_text",
+        image=n_images,
     )
     finite = embeddings.isfinite().flatten(1).all(dim=1).tolist()
     raw_texts = context.subject.generate(

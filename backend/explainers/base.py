@@ -21,7 +21,7 @@ from torch import Tensor
 from backend.explainers.cleaning import clean
 from backend.explainers.prompts import PAPER_ANSWER_PREFIXES, PAPER_PROMPTS, prompt_key
 from backend.heatmaps import HEATMAP_ALPHA
-from backend.models.base import Sampling, SubjectModel
+from backend.models.base import Sampling, SubjectModel, TowerState, joined
 from backend.sae import TopKSAE
 from backend.types import Arm, Explanation, ExplanationFailure, PatchScope
 
@@ -53,7 +53,7 @@ class ExplanationRequest:
 
 
 class PrefixCache:
-    """Residuals at the hook point, kept while several arms or strengths look at the same pictures.
+    """What the tower holds at the hook point, kept while several arms or strengths look at the same pictures.
 
     TOP_K and STEERING_INFORMED_TOP_K show the same pixels, so the tower up to the hook point runs once for both.
     The least recently used are dropped when ``max_bytes`` is reached.
@@ -62,30 +62,30 @@ class PrefixCache:
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._kept: OrderedDict[Hashable, Float[Tensor, "patch d_model"]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, TowerState] = OrderedDict()
 
-    def residuals(
+    def states(
         self,
         pictures: Sequence[tuple[Hashable, Callable[[], Image.Image]]],
         subject: SubjectModel,
         *,
         batch_size: int,
-    ) -> Float[Tensor, "picture patch d_model"]:
-        """Residual of each picture, given as (key, function that draws it); only unknown pictures are drawn and run."""
+    ) -> TowerState:
+        """State of each picture, given as (key, function that draws it); only unknown pictures are drawn and run."""
         unknown = [(key, draw) for key, draw in dict(pictures).items() if key not in self._kept]
-        fresh: dict[Hashable, Tensor] = {}
+        fresh: dict[Hashable, TowerState] = {}
         for start in range(0, len(unknown), batch_size):
             part = unknown[start : start + batch_size]
-            residuals = subject.residuals([draw() for _, draw in part], batch_size=batch_size)
-            fresh.update({key: residual.clone() for (key, _), residual in zip(part, residuals, strict=True)})
-        stacked = torch.stack([fresh[key] if key in fresh else self._kept[key] for key, _ in pictures])
+            states = subject.states([draw() for _, draw in part], batch_size=batch_size)
+            fresh.update({key: states.of(at) for at, (key, _) in enumerate(part)})
+        wanted = joined([fresh[key] if key in fresh else self._kept[key] for key, _ in pictures])
         self._keep(fresh)
-        return stacked
+        return wanted
 
-    def _keep(self, fresh: Mapping[Hashable, Tensor]) -> None:
-        for key, residual in fresh.items():
-            self._kept[key] = residual
-            self._bytes += residual.nbytes
+    def _keep(self, fresh: Mapping[Hashable, TowerState]) -> None:
+        for key, state in fresh.items():
+            self._kept[key] = state
+            self._bytes += state.nbytes
         while self._bytes > self._max_bytes:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= dropped.nbytes
@@ -166,13 +166,14 @@ class Explainer(ABC):
 
 
 def image_embeddings(
-    residual: Float[Tensor, "picture patch d_model"], context: ExplainerContext
+    residual: Float[Tensor, "picture patch d_model"],
+    prefix_tokens: Float[Tensor, "picture prefix d_model"],
+    context: ExplainerContext,
 ) -> Float[Tensor, "picture token d_text"]:
     """Run on from the hook point, a bounded number of pictures at a time."""
     size = context.image_batch_size
-    return torch.cat(
-        [context.subject.from_hook(residual[start : start + size]) for start in range(0, len(residual), size)]
-    )
+    parts = [slice(start, start + size) for start in range(0, len(residual), size)]
+    return torch.cat([context.subject.from_hook(residual[part], prefix_tokens[part]) for part in parts])
 
 
 def required_strength(request: ExplanationRequest, arm: Arm) -> float:

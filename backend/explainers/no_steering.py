@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backend.explainers._blank import blank_residual
+from backend.explainers._blank import blank_state
 from backend.explainers.base import Explainer, ExplainerContext, ExplanationRequest, Result, image_embeddings
 
 
@@ -14,7 +14,8 @@ class NoSteering(Explainer):
     def explain(self, requests: Sequence[ExplanationRequest], context: ExplainerContext) -> list[Result]:
         if not requests:
             return []
-        embeddings = image_embeddings(blank_residual(context)[None], context)
+        blank = blank_state(context)
+        embeddings = image_embeddings(blank.patches, blank.prefix_tokens, context)
         raw = context.subject.generate(
             embeddings[:, None],
             context.prompt(self.arm),

@@ -64,6 +64,36 @@ class AnswerToken:
     likeliest_log_probability: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerState:
+    """All that the vision tower carries past the hook point for some images, float32."""
+
+    patches: Float[Tensor, "image patch d_model"]
+    """The residual stream on the patch grid, row-major: what an SAE reads and steering edits."""
+    prefix_tokens: Float[Tensor, "image prefix d_model"]
+    """The tokens before the first patch (CLS, registers); none for many towers. Later blocks read them; nothing edits
+    them."""
+
+    def of(self, image: int) -> TowerState:
+        """One image alone, copied, so that the others can be freed."""
+        return TowerState(
+            patches=self.patches[image : image + 1].clone(), prefix_tokens=self.prefix_tokens[image : image + 1].clone()
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.patches.nbytes + self.prefix_tokens.nbytes
+
+
+def joined(states: Sequence[TowerState]) -> TowerState:
+    """The images of several states of one subject, in order. There must be at least one state."""
+    return TowerState(
+        patches=torch.cat([state.patches for state in states]),
+        prefix_tokens=torch.cat([state.prefix_tokens for state in states]),
+    )
+
+
 class SubjectModel(ABC):
     """A vision-language model whose vision tower can be cut at one hook point.
 
@@ -102,12 +132,24 @@ class SubjectModel(ABC):
         """The model's own image processing (resize, scale, normalise), float32 on the CPU."""
 
     @abstractmethod
-    def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
-        """Residual stream at the hook point, patches only, float32. Runs no block after the hook point."""
+    def state_at_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> TowerState:
+        """All tokens of the residual stream at the hook point. Runs no block after the hook point."""
 
     @abstractmethod
-    def from_hook(self, residual: Float[Tensor, "image patch d_model"]) -> Float[Tensor, "image token d_text"]:
-        """Image embeddings for the language model: the remaining blocks, the final norm and the projector, float32."""
+    def from_hook(
+        self,
+        residual: Float[Tensor, "image patch d_model"],
+        prefix_tokens: Float[Tensor, "image prefix d_model"] | None = None,
+    ) -> Float[Tensor, "image token d_text"]:
+        """Image embeddings for the language model: the remaining blocks, the final norm and the projector, float32.
+
+        Args:
+            residual: the patches, edited or not.
+            prefix_tokens: those of the same images, from :meth:`state_at_hook`; None for a tower without any.
+
+        Raises:
+            ValueError: the tower has another number of prefix tokens.
+        """
 
     @abstractmethod
     def stream(
@@ -147,15 +189,26 @@ class SubjectModel(ABC):
         last = deque(steps, maxlen=1)
         return last[0] if last else [""] * image_embeddings.shape[0]
 
-    def residuals(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Float[Tensor, "image patch d_model"]:
+    def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
+        """Residual stream at the hook point, patches only, float32. Runs no block after the hook point."""
+        return self.state_at_hook(pixel_values).patches
+
+    def states(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> TowerState:
         """Preprocess and run to the hook point, ``batch_size`` images at a time."""
         parts = [
-            self.to_hook(self.preprocess(images[start : start + batch_size]))
+            self.state_at_hook(self.preprocess(images[start : start + batch_size]))
             for start in range(0, len(images), batch_size)
         ]
         if not parts:
-            return torch.empty(0, self.grid.n_patches, self.d_model, device=self.device)
-        return torch.cat(parts)
+            return TowerState(
+                patches=torch.empty(0, self.grid.n_patches, self.d_model, device=self.device),
+                prefix_tokens=torch.empty(0, self.grid.n_prefix_tokens, self.d_model, device=self.device),
+            )
+        return joined(parts)
+
+    def residuals(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Float[Tensor, "image patch d_model"]:
+        """The patches of :meth:`states`."""
+        return self.states(images, batch_size=batch_size).patches
 
     def blank_image(self) -> Image.Image:
         """The blank image of the STEERING method: pure white, as in arXiv 2603.22593."""

@@ -7,303 +7,73 @@ tower is a patch. Written against transformers 5.23, whose modules are used unto
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
-from PIL import Image
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import AutoProcessor, Gemma3ForConditionalGeneration
+from transformers import Gemma3ForConditionalGeneration
 
-from backend.errors import SubjectError, SubjectMismatch
-from backend.models._decoding import answer_tokens, decode_tokens, trimmed
-from backend.models._locate import model_fingerprint
-from backend.models.base import AnswerToken, ModelCard, Sampling, SubjectModel
+from backend.models._answering import AnsweringSubject, AttentionMask
+from backend.models._checkpoint import Checkpoint, load_checkpoint
+from backend.models.base import ModelCard, TowerState
 from backend.types import HookPoint, PatchGrid
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-END_OF_TURN = "<end_of_turn>"
 IMAGE_TOKEN_TYPE = 1
-MAX_PREPARED_PROMPTS = 32
-NO_MASK = {"full_attention": None, "sliding_attention": None}
-"""For one new token without padding everything in the cache is visible, so no mask is built."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PreparedPrompt:
-    """A prompt ready for any number of rows: all that does not depend on what the images show."""
-
-    embeddings: Float[Tensor, "token d_text"]
-    image_positions: Int[Tensor, " token"]
-    is_image: Bool[Tensor, " token"]
-    masks: dict[str, Tensor | None]
-
-    def filled(
-        self, image_embeddings: Float[Tensor, "prompt image token d_text"]
-    ) -> Float[Tensor, "prompt position d_text"]:
-        """The prompt once per row, with that row's images in their places."""
-        embeddings = self.embeddings.repeat(image_embeddings.shape[0], 1, 1)
-        flat = rearrange(image_embeddings, "prompt image token d_text -> prompt (image token) d_text")
-        embeddings[:, self.image_positions] = flat.to(embeddings.device, embeddings.dtype)
-        return embeddings
 
 
 def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> Gemma3Subject:
-    """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`."""
-    if dtype not in DTYPES:
-        raise SubjectError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    try:
-        model: Any = Gemma3ForConditionalGeneration.from_pretrained(folder, dtype=DTYPES[dtype], local_files_only=True)
-        # Pillow's resampling is the same on every machine; torchvision's depends on whether torchvision is installed.
-        processor = AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise SubjectError(f"cannot load the subject model in {folder}: {error}") from error
-    return Gemma3Subject(model.to(device).eval(), processor, folder=folder, card=card, hook_point=hook_point)
+    """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`, which lists the errors."""
+    checkpoint = load_checkpoint(Gemma3ForConditionalGeneration, folder, card=card, device=device, dtype=dtype)
+    return Gemma3Subject(checkpoint, card=card, hook_point=hook_point)
 
 
-class Gemma3Subject(SubjectModel):
+class Gemma3Subject(AnsweringSubject):
     """A Gemma 3 model cut at one block of its vision tower."""
 
-    def __init__(
-        self,
-        model: Gemma3ForConditionalGeneration,
-        processor: Any,
-        *,
-        folder: Path,
-        card: ModelCard,
-        hook_point: HookPoint,
-    ) -> None:
-        self.model = model
-        self.processor = processor
-        self._folder = folder
-        self.card = card
-        self.hook_point = hook_point
-        config: Any = model.config
+    end_of_turn = "<end_of_turn>"
+    # For one new token without padding everything in the cache is visible, so no mask is built.
+    step_mask: ClassVar[AttentionMask] = {"full_attention": None, "sliding_attention": None}
+
+    def __init__(self, checkpoint: Checkpoint, *, card: ModelCard, hook_point: HookPoint) -> None:
+        super().__init__(checkpoint, card=card, hook_point=hook_point)
+        config: Any = self.model.config
         side = config.vision_config.image_size // config.vision_config.patch_size
         self.grid = PatchGrid(rows=side, cols=side)
         self.d_model = config.vision_config.hidden_size
-        self.d_text = config.text_config.hidden_size
         self.n_image_tokens = config.mm_tokens_per_image
         self.image_px = config.vision_config.image_size
-        self.device = model.device
-        self._tower: Any = model.model.vision_tower
-        self._blocks: nn.ModuleList = self._tower.encoder.layers
-        self._image_token_id: int = config.image_token_id
-        self._prompts: OrderedDict[tuple[str, int], _PreparedPrompt] = OrderedDict()
-        self._check_hook_point()
-        self._stop_ids = self._find_stop_ids()
-        self._pad_id = int(processor.tokenizer.pad_token_id or 0)
-
-    def _check_hook_point(self) -> None:
-        point, n_blocks = self.hook_point, len(self._blocks)
-        if point.tower != "vision" or point.stream != "residual" or not 0 <= point.layer < n_blocks:
-            raise SubjectMismatch(
-                f"{self.card.name} has no hook point {point}: choose vision.LAYER.residual, LAYER 0 to {n_blocks - 1}"
-            )
-
-    def _find_stop_ids(self) -> frozenset[int]:
-        eos: Any = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        ids = set(eos if isinstance(eos, list) else [] if eos is None else [eos])
-        tokenizer = self.processor.tokenizer
-        if tokenizer.eos_token_id is not None:
-            ids.add(tokenizer.eos_token_id)
-        end_of_turn = tokenizer.convert_tokens_to_ids(END_OF_TURN)
-        if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
-            ids.add(end_of_turn)
-        return frozenset(ids)
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return model_fingerprint(self._folder)
 
     @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def hook_module(self) -> nn.Module:
-        return self._blocks[self.hook_point.layer]
-
-    def cut_at(self, hook_point: HookPoint) -> Gemma3Subject:
-        return Gemma3Subject(self.model, self.processor, folder=self._folder, card=self.card, hook_point=hook_point)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
-        rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
-        pixels: Tensor = self.processor.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
-        return pixels.float()
+    def _blocks(self) -> nn.ModuleList:
+        return self.model.model.vision_tower.encoder.layers
 
     @torch.no_grad()
-    def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
-        hidden = self._tower.embeddings(pixel_values.to(self.device, self.model.dtype))
+    def state_at_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> TowerState:
+        tower: Any = self.model.model.vision_tower
+        hidden = tower.embeddings(pixel_values.to(self.device, self.model.dtype))
         for block in self._blocks[: self.hook_point.layer + 1]:
             hidden = block(hidden, None)
-        return hidden.float()
+        patches = hidden.float()
+        return TowerState(patches=patches, prefix_tokens=patches[:, :0])
 
     @torch.no_grad()
-    def from_hook(self, residual: Float[Tensor, "image patch d_model"]) -> Float[Tensor, "image token d_text"]:
-        hidden = residual.to(self.device, self.model.dtype)
+    def from_hook(
+        self,
+        residual: Float[Tensor, "image patch d_model"],
+        prefix_tokens: Float[Tensor, "image prefix d_model"] | None = None,
+    ) -> Float[Tensor, "image token d_text"]:
+        hidden = self._sequence(residual, prefix_tokens)
         for block in self._blocks[self.hook_point.layer + 1 :]:
             hidden = block(hidden, None)
-        projector: Any = self.model.model.multi_modal_projector
-        return projector(self._tower.post_layernorm(hidden)).float()
-
-    def stream(
-        self,
-        image_embeddings: Float[Tensor, "prompt image token d_text"],
-        prompt: str,
-        *,
-        max_new_tokens: int,
-        sampling: Sampling | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> Iterator[list[str]]:
-        steps = self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, should_stop)
-        for tokens in steps:
-            yield self._texts(tokens)
-
-    def generate(
-        self,
-        image_embeddings: Float[Tensor, "prompt image token d_text"],
-        prompt: str,
-        *,
-        max_new_tokens: int,
-        sampling: Sampling | None = None,
-    ) -> list[str]:
-        tokens = self.generate_ids(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
-        return self._texts(tokens)
-
-    def generate_ids(
-        self,
-        image_embeddings: Float[Tensor, "prompt image token d_text"],
-        prompt: str,
-        *,
-        max_new_tokens: int,
-        sampling: Sampling | None = None,
-    ) -> Int[Tensor, "prompt step"]:
-        """The answers' token ids, stop id included, padded after it: what transformers' generate appends."""
-        last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None), maxlen=1)
-        return last[0] if last else torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
-
-    @torch.no_grad()
-    def answer_probabilities(
-        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str
-    ) -> list[list[AnswerToken]]:
-        self._check_embeddings(image_embeddings)
-        tokenizer = self.processor.tokenizer
-        ids: list[int] = tokenizer.encode(answer, add_special_tokens=False)
-        if not ids or not image_embeddings.shape[0]:
-            return [[] for _ in range(image_embeddings.shape[0])]
-        prepared = self._prepare(prompt, image_embeddings.shape[1])
-        # The last token's own logits would tell of the token after it, so it is not fed.
-        fed = self.model.get_input_embeddings()(torch.tensor([ids[:-1]], dtype=torch.long, device=self.device))
-        filled = prepared.filled(image_embeddings)
-        embeddings = torch.cat([filled, fed.expand(filled.shape[0], -1, -1).to(filled.dtype)], dim=1)
-        is_image = torch.cat([prepared.is_image, prepared.is_image.new_zeros(fed.shape[1])])
-        output = self.model(
-            inputs_embeds=embeddings,
-            attention_mask=self._masks(embeddings[:1], is_image),
-            use_cache=False,
-            logits_to_keep=len(ids),
-        )
-        return answer_tokens(output.logits, ids, lambda some: tokenizer.decode(some, skip_special_tokens=True))
-
-    def _check_embeddings(self, image_embeddings: Float[Tensor, "prompt image token d_text"]) -> None:
-        if tuple(image_embeddings.shape[2:]) != (self.n_image_tokens, self.d_text):
-            raise ValueError(
-                f"image embeddings have the shape [prompt image {self.n_image_tokens} {self.d_text}], "
-                f"not {tuple(image_embeddings.shape)}"
-            )
-
-    def _texts(self, tokens: Int[Tensor, "prompt step"]) -> list[str]:
-        rows = [trimmed(row, self._stop_ids) for row in tokens.tolist()]
-        decode = self.processor.tokenizer.decode
-        return [decode(row, skip_special_tokens=True).strip() for row in rows]
-
-    def _token_steps(
-        self,
-        image_embeddings: Float[Tensor, "prompt image token d_text"],
-        prompt: str,
-        max_new_tokens: int,
-        sampling: Sampling | None,
-        should_stop: Callable[[], bool] | None,
-    ) -> Iterator[Int[Tensor, "prompt step"]]:
-        self._check_embeddings(image_embeddings)
-        n_prompts, n_images = image_embeddings.shape[:2]
-        if n_prompts == 0 or max_new_tokens < 1:
-            return
-        prepared = self._prepare(prompt, n_images)
-        with torch.no_grad():
-            output = self.model(
-                inputs_embeds=prepared.filled(image_embeddings),
-                attention_mask=prepared.masks,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        cache = output.past_key_values
-
-        def next_logits(tokens: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt vocabulary"]:
-            with torch.no_grad():
-                step = self.model(
-                    input_ids=tokens[:, None], attention_mask=NO_MASK, past_key_values=cache, use_cache=True
-                )
-            return step.logits[:, -1]
-
-        yield from decode_tokens(
-            output.logits[:, -1],
-            next_logits,
-            stop_ids=self._stop_ids,
-            pad_id=self._pad_id,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            should_stop=should_stop,
-        )
-
-    @torch.no_grad()
-    def _prepare(self, prompt: str, n_images: int) -> _PreparedPrompt:
-        """Tokens, embeddings and attention masks of one user turn: the images, then the words."""
-        key = (prompt, n_images)
-        if key in self._prompts:
-            self._prompts.move_to_end(key)
-            return self._prompts[key]
-        blank = self.blank_image()
-        content: list[dict[str, object]] = [{"type": "image", "image": blank} for _ in range(n_images)]
-        content.append({"type": "text", "text": prompt})
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-        )
-        ids = inputs["input_ids"].to(self.device)
-        is_image = ids[0] == self._image_token_id
-        if int(is_image.sum()) != n_images * self.n_image_tokens:
-            raise SubjectError(
-                f"the chat template of {self.card.name} gave {int(is_image.sum())} image tokens for {n_images} images, "
-                f"but the model makes {self.n_image_tokens} an image: the processor belongs to another model"
-            )
-        # The image token may lie outside the embedding table; its embedding is overwritten in any case.
-        embeddings = self.model.get_input_embeddings()(ids.masked_fill(is_image, self._pad_id))
-        prepared = _PreparedPrompt(
-            embeddings=embeddings[0],
-            image_positions=is_image.nonzero().squeeze(1),
-            is_image=is_image,
-            masks=self._masks(embeddings, is_image),
-        )
-        self._prompts[key] = prepared
-        if len(self._prompts) > MAX_PREPARED_PROMPTS:
-            self._prompts.popitem(last=False)
-        return prepared
+        model: Any = self.model.model
+        return model.multi_modal_projector(model.vision_tower.post_layernorm(hidden)).float()
 
     def _masks(
         self, embeddings: Float[Tensor, "1 position d_text"], is_image: Bool[Tensor, " position"]
     ) -> dict[str, Tensor | None]:
-        """Attention masks by kind of layer. One row's serve every row: same prompt, same length, no padding."""
+        """Within one image every token sees every other; otherwise a token sees what came before."""
         masks = self.model.create_masks_for_generate(
             config=self.model.config,
             inputs_embeds=embeddings,

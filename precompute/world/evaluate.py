@@ -71,7 +71,8 @@ def answers(subject: SubjectModel, pictures: Sequence[Sequence[Image.Image]], pr
     for start in range(0, len(pictures), 64):
         rows = pictures[start : start + 64]
         pixels = subject.preprocess([picture for row in rows for picture in row])
-        embeddings = subject.from_hook(subject.to_hook(pixels))
+        state = subject.state_at_hook(pixels)
+        embeddings = subject.from_hook(state.patches, state.prefix_tokens)
         shaped = embeddings.reshape(len(rows), count, *embeddings.shape[1:])
         texts += subject.generate(shaped, prompt, max_new_tokens=48)
     return texts

@@ -1,0 +1,296 @@
+"""The language half of an adapter: a prompt with image embeddings goes in, words and their probabilities come out.
+
+The same for every family whose transformers class generates from ``inputs_embeds``. An adapter adds the vision half
+and says how its family lays out a prompt and masks attention.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from backend.errors import SubjectError, SubjectMismatch
+from backend.models._checkpoint import Checkpoint
+from backend.models._decoding import answer_tokens, decode_tokens, trimmed
+from backend.models._locate import model_fingerprint
+from backend.models.base import AnswerToken, ModelCard, Sampling, SubjectModel
+from backend.types import HookPoint
+
+MAX_PREPARED_PROMPTS = 32
+AttentionMask = dict[str, Tensor | None] | None
+"""Masks by kind of layer, or None where the model builds its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PreparedPrompt:
+    """A prompt ready for any number of rows: all that does not depend on what the images show."""
+
+    embeddings: Float[Tensor, "token d_text"]
+    image_positions: Int[Tensor, " token"]
+    is_image: Bool[Tensor, " token"]
+    masks: AttentionMask
+
+    def filled(
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"]
+    ) -> Float[Tensor, "prompt position d_text"]:
+        """The prompt once per row, with that row's images in their places."""
+        embeddings = self.embeddings.repeat(image_embeddings.shape[0], 1, 1)
+        flat = rearrange(image_embeddings, "prompt image token d_text -> prompt (image token) d_text")
+        embeddings[:, self.image_positions] = flat.to(embeddings.device, embeddings.dtype)
+        return embeddings
+
+
+class AnsweringSubject(SubjectModel):
+    """A transformers model for conditional generation, with its processor, cut at one block of its vision tower."""
+
+    end_of_turn: ClassVar[str]
+    """The token that closes a turn in the family's chat template."""
+    image_options: ClassVar[Mapping[str, object]] = {}
+    """Options of the family's image processor under which every image becomes one square."""
+    step_mask: ClassVar[AttentionMask] = None
+    """Attention mask of one new token, when everything in the cache is visible."""
+
+    def __init__(self, checkpoint: Checkpoint, *, card: ModelCard, hook_point: HookPoint) -> None:
+        self._checkpoint = checkpoint
+        self.model: Any = checkpoint.model
+        self.processor: Any = checkpoint.processor
+        self.card = card
+        self.hook_point = hook_point
+        self.d_text = self.model.config.text_config.hidden_size
+        self.device = self.model.device
+        self._prompts: OrderedDict[tuple[str, int], _PreparedPrompt] = OrderedDict()
+        self._check_hook_point()
+        self._stop_ids = self._find_stop_ids()
+        self._pad_id = int(self.processor.tokenizer.pad_token_id or 0)
+
+    @property
+    @abstractmethod
+    def _blocks(self) -> nn.ModuleList:
+        """The blocks of the vision tower."""
+
+    @abstractmethod
+    def _masks(
+        self, embeddings: Float[Tensor, "1 position d_text"], is_image: Bool[Tensor, " position"]
+    ) -> AttentionMask:
+        """Attention masks of a prompt. One row's serve every row: same prompt, same length, no padding."""
+
+    def _check_hook_point(self) -> None:
+        point, n_blocks = self.hook_point, len(self._blocks)
+        if point.tower != "vision" or point.stream != "residual" or not 0 <= point.layer < n_blocks:
+            raise SubjectMismatch(
+                f"{self.card.name} has no hook point {point}: choose vision.LAYER.residual, LAYER 0 to {n_blocks - 1}"
+            )
+
+    def _find_stop_ids(self) -> frozenset[int]:
+        eos: Any = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        ids = set(eos if isinstance(eos, list) else [] if eos is None else [eos])
+        tokenizer = self.processor.tokenizer
+        if tokenizer.eos_token_id is not None:
+            ids.add(tokenizer.eos_token_id)
+        end_of_turn = tokenizer.convert_tokens_to_ids(self.end_of_turn)
+        if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
+            ids.add(end_of_turn)
+        return frozenset(ids)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return model_fingerprint(self._checkpoint.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @property
+    def hook_module(self) -> nn.Module:
+        return self._blocks[self.hook_point.layer]
+
+    def cut_at(self, hook_point: HookPoint) -> Self:
+        return type(self)(self._checkpoint, card=self.card, hook_point=hook_point)
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
+        rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
+        processed = self.processor.image_processor(images=rgb, return_tensors="pt", **self.image_options)
+        pixels: Tensor = processed["pixel_values"]
+        if pixels.shape != (len(rgb), 3, self.image_px, self.image_px):
+            raise SubjectError(
+                f"the processor of {self.card.name} made pixels of shape {tuple(pixels.shape)} from {len(rgb)} images, "
+                f"but the vision tower reads {self.image_px} x {self.image_px}: the processor belongs to another model"
+            )
+        return pixels.float()
+
+    def _sequence(
+        self,
+        residual: Float[Tensor, "image patch d_model"],
+        prefix_tokens: Float[Tensor, "image prefix d_model"] | None,
+    ) -> Float[Tensor, "image token d_model"]:
+        """All tokens in the tower's order, in its dtype. Raises ValueError if prefix tokens are missing or too many."""
+        n_given = 0 if prefix_tokens is None else prefix_tokens.shape[1]
+        if n_given != self.grid.n_prefix_tokens:
+            raise ValueError(
+                f"{self.card.name} carries {self.grid.n_prefix_tokens} prefix tokens past the hook point, not "
+                f"{n_given}: take them from state_at_hook"
+            )
+        tokens = residual if prefix_tokens is None or not n_given else torch.cat([prefix_tokens, residual], dim=1)
+        return tokens.to(self.device, self.model.dtype)
+
+    def stream(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[list[str]]:
+        steps = self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, should_stop)
+        for tokens in steps:
+            yield self._texts(tokens)
+
+    def generate(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> list[str]:
+        tokens = self.generate_ids(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+        return self._texts(tokens)
+
+    def generate_ids(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> Int[Tensor, "prompt step"]:
+        """The answers' token ids, stop id included, padded after it: what transformers' generate appends."""
+        last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None), maxlen=1)
+        return last[0] if last else torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
+
+    @torch.no_grad()
+    def answer_probabilities(
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str
+    ) -> list[list[AnswerToken]]:
+        self._check_embeddings(image_embeddings)
+        tokenizer = self.processor.tokenizer
+        ids: list[int] = tokenizer.encode(answer, add_special_tokens=False)
+        if not ids or not image_embeddings.shape[0]:
+            return [[] for _ in range(image_embeddings.shape[0])]
+        prepared = self._prepare(prompt, image_embeddings.shape[1])
+        # The last token's own logits would tell of the token after it, so it is not fed.
+        fed = self.model.get_input_embeddings()(torch.tensor([ids[:-1]], dtype=torch.long, device=self.device))
+        filled = prepared.filled(image_embeddings)
+        embeddings = torch.cat([filled, fed.expand(filled.shape[0], -1, -1).to(filled.dtype)], dim=1)
+        is_image = torch.cat([prepared.is_image, prepared.is_image.new_zeros(fed.shape[1])])
+        output = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=self._masks(embeddings[:1], is_image),
+            use_cache=False,
+            logits_to_keep=len(ids),
+        )
+        return answer_tokens(output.logits, ids, lambda some: tokenizer.decode(some, skip_special_tokens=True))
+
+    def _check_embeddings(self, image_embeddings: Float[Tensor, "prompt image token d_text"]) -> None:
+        if tuple(image_embeddings.shape[2:]) != (self.n_image_tokens, self.d_text):
+            raise ValueError(
+                f"image embeddings have the shape [prompt image {self.n_image_tokens} {self.d_text}], "
+                f"not {tuple(image_embeddings.shape)}"
+            )
+
+    def _texts(self, tokens: Int[Tensor, "prompt step"]) -> list[str]:
+        rows = [trimmed(row, self._stop_ids) for row in tokens.tolist()]
+        decode = self.processor.tokenizer.decode
+        return [decode(row, skip_special_tokens=True).strip() for row in rows]
+
+    def _token_steps(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> Iterator[Int[Tensor, "prompt step"]]:
+        self._check_embeddings(image_embeddings)
+        n_prompts, n_images = image_embeddings.shape[:2]
+        if n_prompts == 0 or max_new_tokens < 1:
+            return
+        prepared = self._prepare(prompt, n_images)
+        with torch.no_grad():
+            output = self.model(
+                inputs_embeds=prepared.filled(image_embeddings),
+                attention_mask=prepared.masks,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        cache = output.past_key_values
+
+        def next_logits(tokens: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt vocabulary"]:
+            with torch.no_grad():
+                step = self.model(
+                    input_ids=tokens[:, None], attention_mask=self.step_mask, past_key_values=cache, use_cache=True
+                )
+            return step.logits[:, -1]
+
+        yield from decode_tokens(
+            output.logits[:, -1],
+            next_logits,
+            stop_ids=self._stop_ids,
+            pad_id=self._pad_id,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            should_stop=should_stop,
+        )
+
+    @torch.no_grad()
+    def _prepare(self, prompt: str, n_images: int) -> _PreparedPrompt:
+        """Tokens, embeddings and attention masks of one user turn: the images, then the words."""
+        key = (prompt, n_images)
+        if key in self._prompts:
+            self._prompts.move_to_end(key)
+            return self._prompts[key]
+        ids = self._token_ids(prompt, n_images)
+        is_image = ids[0] == self.model.config.image_token_id
+        if int(is_image.sum()) != n_images * self.n_image_tokens:
+            raise SubjectError(
+                f"the chat template of {self.card.name} gave {int(is_image.sum())} image tokens for {n_images} images, "
+                f"but the model makes {self.n_image_tokens} an image: the processor belongs to another model"
+            )
+        # The image token may lie outside the embedding table; its embedding is overwritten in any case.
+        embeddings = self.model.get_input_embeddings()(ids.masked_fill(is_image, self._pad_id))
+        prepared = _PreparedPrompt(
+            embeddings=embeddings[0],
+            image_positions=is_image.nonzero().squeeze(1),
+            is_image=is_image,
+            masks=self._masks(embeddings, is_image),
+        )
+        self._prompts[key] = prepared
+        if len(self._prompts) > MAX_PREPARED_PROMPTS:
+            self._prompts.popitem(last=False)
+        return prepared
+
+    def _token_ids(self, prompt: str, n_images: int) -> Int[Tensor, "1 position"]:
+        """The user turn through the model's own chat template, around ``n_images`` blank images."""
+        blank = self.blank_image()
+        content: list[dict[str, object]] = [{"type": "image", "image": blank} for _ in range(n_images)]
+        content.append({"type": "text", "text": prompt})
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"images_kwargs": dict(self.image_options)} if self.image_options else None,
+        )
+        return inputs["input_ids"].to(self.device)
