@@ -1,0 +1,40 @@
+"""One shrunken, random checkpoint for every family of subject models, so that all are held to the same contract.
+
+All have 32 px images, 4x4 patches, width 32, 3 vision blocks, and 4 tokens of width 32 for an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from backend.models.base import SubjectModel
+from backend.types import HookPoint
+from tests.builders_internvl import save_tiny_internvl
+from tests.builders_subject import save_tiny_subject
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": save_tiny_subject, "internvl": save_tiny_internvl}
+MIDDLE, LAST = HookPoint(layer=1), HookPoint(layer=2)
+PROMPT = "What is shown in the image?"
+
+
+def embeddings_of(subject: SubjectModel, images: list[Image.Image], n_images: int = 1) -> torch.Tensor:
+    """Image embeddings [prompt image token d_text] through the cut, ``n_images`` to a prompt."""
+    state = subject.states(images)
+    return subject.from_hook(state.patches, state.prefix_tokens).unflatten(0, (-1, n_images))
+
+
+@contextmanager
+def inputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """All tokens that enter a block, one tensor [image token d_model] for each of its runs."""
+    seen: list[torch.Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    try:
+        yield seen
+    finally:
+        handle.remove()
