@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -27,6 +28,12 @@ def embeddings_of(subject: SubjectModel, images: list[Image.Image], n_images: in
     """Image embeddings [prompt image token d_text] through the cut, ``n_images`` to a prompt."""
     state = subject.states(images)
     return subject.from_hook(state.patches, state.prefix_tokens).unflatten(0, (-1, n_images))
+
+
+def untouched_embeddings(subject: Any, images: list[Image.Image]) -> torch.Tensor:
+    """Image embeddings [image token d_text] from the transformers model itself, whole."""
+    with torch.no_grad():
+        return subject.model.get_image_features(subject.preprocess(images)).pooler_output.float()
 
 
 @contextmanager

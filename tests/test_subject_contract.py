@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from backend.hooks import capture_hook_point
 from backend.models import families, load_subject
 from backend.types import HookPoint
-from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, embeddings_of, inputs_of
+from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, embeddings_of, inputs_of, untouched_embeddings
 from tests.builders_subject import noise_images, reference_ids
 
 
@@ -31,11 +31,6 @@ def folder(family, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def subject(folder) -> Any:
     return load_subject(folder, MIDDLE)
-
-
-def untouched_embeddings(subject: Any, images: list[Image.Image]) -> torch.Tensor:
-    with torch.no_grad():
-        return subject.model.get_image_features(subject.preprocess(images)).pooler_output.float()
 
 
 def test_every_family_is_held_to_this_contract():

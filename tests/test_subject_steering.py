@@ -21,7 +21,7 @@ from backend.models import load_subject
 from backend.models.base import SubjectModel
 from backend.steering import SteeringSession
 from backend.types import ARM_BY_KEY, Explanation, Intervention, PatchScope
-from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, inputs_of
+from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, inputs_of, untouched_embeddings
 from tests.builders_subject import noise_images, random_sae, reference_ids
 
 
@@ -52,8 +52,11 @@ def test_steered_answers_are_those_of_hooks_through_transformers_generate(sessio
     rows = [[], [Intervention(feature=3, strength=9.0)], [Intervention(feature=7, strength=-15.0, **given)]]
     steps = [nowhere, 9.0 * everywhere * session.sae.direction(3), -15.0 * some * session.sae.direction(7)]
     answers = session.answers(rows, PROMPT, image, max_new_tokens=8)
-    ids = subject.generate_ids(session.embeddings(rows, image)[:, None], PROMPT, max_new_tokens=8).tolist()
+    embeddings = session.embeddings(rows, image)
+    ids = subject.generate_ids(embeddings[:, None], PROMPT, max_new_tokens=8).tolist()
     for row, step in enumerate(steps):
+        with steered_by_hook(subject, step):
+            torch.testing.assert_close(embeddings[row], untouched_embeddings(subject, [shown])[0], atol=1e-4, rtol=0)
         with steered_by_hook(subject, step):
             expected = reference_ids(subject, [shown], PROMPT, max_new_tokens=8)
         assert ids[row][: len(expected)] == expected
@@ -111,9 +114,18 @@ def check_explanation(
 ) -> None:
     """An arm's words are those of the untouched model with ``step`` added by a hook."""
     subject: Any = context.subject
-    arm = ARM_BY_KEY[key]
-    (result,) = explainer_for(arm).explain([request], context)
-    prompt = context.prompt(arm)
+    arm, prompt, generate = ARM_BY_KEY[key], context.prompt(ARM_BY_KEY[key]), subject.generate
+    read: list[torch.Tensor] = []
+
+    def listening(embeddings: torch.Tensor, *rest: Any, **settings: Any) -> list[str]:
+        read.append(embeddings)
+        return generate(embeddings, *rest, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subject, "generate", listening)
+        (result,) = explainer_for(arm).explain([request], context)
+    with steered_by_hook(subject, step):
+        torch.testing.assert_close(read[0][0], untouched_embeddings(subject, shown), atol=1e-4, rtol=0)
     with steered_by_hook(subject, step):
         expected = reference_ids(subject, shown, prompt, max_new_tokens=8)
     assert isinstance(result, Explanation), result
