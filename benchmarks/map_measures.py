@@ -164,7 +164,8 @@ def _covered(page: Page, at: np.ndarray) -> np.ndarray:
         "([points, margin]) => { const box = document.querySelector('.ico-map-stage').getBoundingClientRect();"
         " return points.map(([x, y]) => { const e = document.elementFromPoint(x, y);"
         " const inside = Math.min(x - box.left, box.right - x, y - box.top, box.bottom - y) > margin;"
-        " return !inside || !e?.closest('.ico-map-stage') || Boolean(e.closest('button, .ico-map-label, .ico-map-card'));"
+        " const isMap = e?.closest('.ico-map-stage') && !e.closest('button, .ico-map-label, .ico-map-card');"
+        " return !inside || !isMap;"
         " }); }"
     )
     return np.array(page.evaluate(script, [at.tolist(), EDGE_PX]), dtype=bool)
