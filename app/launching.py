@@ -101,8 +101,8 @@ def start(
 def share_processors() -> None:
     """Let the model, the index and the encoder of queries share the processor with whoever reads meanwhile.
 
-    Each of these libraries starts a thread for every core by default. Under load they then fight for the cores: on two of
-    them a steered answer took 31 s instead of 0.9 s (docs/log.md, "Threads under load"). Whoever set OMP_NUM_THREADS
+    Each of these libraries starts a thread for every core by default. Under load they then fight for the cores: on two
+    of them a steered answer took 31 s instead of 2 s (docs/log.md, "Threads under load"). Whoever set OMP_NUM_THREADS
     knows better and keeps it.
     """
     # Read by torch and faiss when they are first imported, which nothing has done yet.
