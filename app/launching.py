@@ -20,6 +20,7 @@ from app.services import Services
 from app.theme import build_theme
 from app.ui import build_ui
 from backend.errors import DependencyMissing, IconoscopeError
+from backend.settings import suggest_threads
 from backend.text_encoders import TextEncoder
 
 MAX_WAITING = 64
@@ -106,7 +107,7 @@ def share_processors() -> None:
     knows better and keeps it.
     """
     # Read by torch and faiss when they are first imported, which nothing has done yet.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
+    suggest_threads(max(1, (os.cpu_count() or 1) // 2))
     threadpool_limits(limits=1, user_api="blas")
 
 
