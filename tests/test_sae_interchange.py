@@ -88,6 +88,7 @@ def test_ae_pt_without_folding_keeps_its_bits(tmp_path):
         ({"drop": "b_dec"}, SAEError, "lacks b_dec"),
         ({"state": {"gate_bias": torch.zeros(3)}}, SAEError, "also holds gate_bias"),
         ({"state": {"encoder.bias": torch.zeros(D_SAE, dtype=torch.int8)}}, SAEError, "encoder.bias .* is torch.int8"),
+        ({"state": {"encoder.bias": torch.zeros(D_SAE).to(torch.float8_e4m3fn)}}, SAEError, r"is torch\.float8_e4m3fn"),
         (
             {"state": {"encoder.bias": torch.full((D_SAE,), torch.nan)}},
             SAEError,
