@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from threadpoolctl import threadpool_limits
 
 from app import bundle, publishing, server
 from app.catalogue import Catalogue, open_catalogue
@@ -18,6 +20,7 @@ from app.services import Services
 from app.theme import build_theme
 from app.ui import build_ui
 from backend.errors import DependencyMissing, IconoscopeError
+from backend.settings import suggest_threads
 from backend.text_encoders import TextEncoder
 
 MAX_WAITING = 64
@@ -65,6 +68,7 @@ def start(
     """Open the atlases and serve them. See :func:`app.launch`."""
     if not server.plotly_path().is_file():
         raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
+    share_processors()
     catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder)
     blocks = build_ui(catalogue)
     blocks.queue(max_size=MAX_WAITING)
@@ -93,6 +97,18 @@ def start(
     if block:
         explorer.wait()
     return explorer
+
+
+def share_processors() -> None:
+    """Let the model, the index and the encoder of queries share the processor with whoever reads meanwhile.
+
+    Each of these libraries starts a thread for every core by default. Under load they then fight for the cores: on two
+    of them a steered answer took 31 s instead of 2 s (docs/log.md, "Threads under load"). Whoever set OMP_NUM_THREADS
+    knows better and keeps it.
+    """
+    # Read by torch and faiss when they are first imported, which nothing has done yet.
+    suggest_threads(max(1, (os.cpu_count() or 1) // 2))
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def page_head() -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -173,5 +174,17 @@ class SafeHeaders:
         return preloads(self.catalogue.get(key) if key in self.catalogue else self.catalogue.default)
 
 
+class PageCompression:
+    """Compresses the page itself, 200 kB of Gradio's settings, which Gradio sends as it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.compressed = GZipMiddleware(app, compresslevel=6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and scope["path"] == "/"
+        await (self.compressed if is_page else self.app)(scope, receive, send)
+
+
 def middleware(catalogue: Catalogue) -> list[Middleware]:
-    return [Middleware(SafeHeaders, catalogue=catalogue)]
+    return [Middleware(SafeHeaders, catalogue=catalogue), Middleware(PageCompression)]

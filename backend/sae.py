@@ -131,7 +131,8 @@ class TopKSAE:
         if float(off.max()) > UNIT_NORM_TOLERANCE:
             raise SAEShapeMismatch(
                 f"{int((off > UNIT_NORM_TOLERANCE).sum())} of {d_sae} decoder rows are not unit-norm (row "
-                f"{int(off.argmax())} is off by {float(off.max()):.3g}): fold the norms into the encoder first"
+                f"{int(off.argmax())} is off by {float(off.max()):.3g}): an SAE made elsewhere comes in by "
+                "`iconoscope sae import`, which folds the norms where that is exact"
             )
 
     def to(self, device: torch.device | str) -> TopKSAE:
@@ -272,7 +273,10 @@ def _from_cfg(cfg: Mapping[str, object]) -> SAEConfig:
     if cfg.get("architecture") != "topk":
         raise SAEError(f"only TopK SAEs are supported, this one says architecture={cfg.get('architecture')!r}")
     if cfg.get("apply_b_dec_to_input", True) is not True or cfg.get("normalize_activations", "none") != "none":
-        raise SAEError("this SAE normalises its input or does not subtract b_dec: fold that into its weights first")
+        raise SAEError(
+            "this SAE normalises its input or does not subtract b_dec: bring it in with `iconoscope sae import`, which "
+            "folds that into its weights"
+        )
     sizes = {name: cfg.get(name) for name in ("d_in", "d_sae", "k")}
     metadata = cfg.get("metadata") or {}
     if not isinstance(metadata, Mapping) or not all(isinstance(size, int) for size in sizes.values()):

@@ -4,6 +4,7 @@ Environment variables are read here and nowhere else:
 
 ICONOSCOPE_ASSETS   folder that holds ``world/`` and ``atlas/`` (default: ``assets`` beside the packages)
 ICONOSCOPE_DEVICE   torch device for models, e.g. ``cuda:0`` (default: ``auto``)
+OMP_NUM_THREADS     threads of torch and faiss; the explorer suggests half the cores unless it is set
 
 This module knows no torch: whether a GPU exists is asked by the caller who has torch loaded anyway.
 """
@@ -19,6 +20,7 @@ from backend.errors import ArtifactMissing
 
 ASSETS_VARIABLE = "ICONOSCOPE_ASSETS"
 DEVICE_VARIABLE = "ICONOSCOPE_DEVICE"
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         device=given_device or "auto",
         device_reason=f"environment variable {DEVICE_VARIABLE}" if given_device else "no device was asked for",
     )
+
+
+def suggest_threads(n_threads: int) -> None:
+    """Let libraries that read OMP_NUM_THREADS when they are imported use so many threads, unless it says otherwise."""
+    os.environ.setdefault(THREADS_VARIABLE, str(n_threads))
 
 
 def resolve_path(path: str | Path, settings: Settings | None = None) -> Path:

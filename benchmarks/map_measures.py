@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 1440, 900
 ISOLATED_PX = 12.0
 """A point is isolated if no other one is drawn within this distance."""
+EDGE_PX = 32.0
+"""A feature that opens is brought into view, so that one at the very edge moves the map under the later clicks."""
 ZOOM_STEPS = (0, -400, -800, -1200)
 FRAMES_S = 3.0
 N_THUMBNAILS = 8
@@ -157,12 +159,16 @@ def _look_closer(page: Page) -> None:
 
 
 def _covered(page: Page, at: np.ndarray) -> np.ndarray:
-    """Points under a button, a label or the edge, which a pointer cannot reach."""
+    """Points under a button or a label, which a pointer cannot reach, and those at the edge: they move the map."""
     script = (
-        "points => points.map(([x, y]) => { const e = document.elementFromPoint(x, y);"
-        " return !e || !e.closest('.ico-map-stage') || Boolean(e.closest('button, .ico-map-label, .ico-map-card')); })"
+        "([points, margin]) => { const box = document.querySelector('.ico-map-stage').getBoundingClientRect();"
+        " return points.map(([x, y]) => { const e = document.elementFromPoint(x, y);"
+        " const inside = Math.min(x - box.left, box.right - x, y - box.top, box.bottom - y) > margin;"
+        " const isMap = e?.closest('.ico-map-stage') && !e.closest('button, .ico-map-label, .ico-map-card');"
+        " return !inside || !isMap;"
+        " }); }"
     )
-    return np.array(page.evaluate(script, at.tolist()), dtype=bool)
+    return np.array(page.evaluate(script, [at.tolist(), EDGE_PX]), dtype=bool)
 
 
 def frame_rates(page: Page, target: float) -> Iterator[Measure]:

@@ -18,7 +18,7 @@ SCRIPT = """
   if (window.__watch) return;
   const watch = { pressed: 0, marks: new Map(), frames: 0 };
   window.__watch = watch;
-  const press = () => { watch.pressed = performance.now(); };
+  const press = () => { watch.pressed ||= performance.now(); };
   for (const name of ['pointerup', 'keydown', 'change']) addEventListener(name, press, true);
   watch.arm = (tests) => {
     watch.pressed = 0;

@@ -47,6 +47,8 @@ MODULE_LEVEL |= {"tokenizers", "jaxtyping", "tyro", "rich", "tqdm", "backend", "
 PICKLING = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # The one seam from the pipeline's side to the explorer: `iconoscope serve` and `demo` open it.
 SEAM = "precompute/cli/"
+# Writes what other libraries write, so that tests can read it; nothing else in the tree writes a pickle.
+FOREIGN_FILES = "tests/builders_foreign_sae.py"
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "engine", "v2", "final"}
 
 SOURCES = python_files(*PACKAGES)
@@ -141,7 +143,7 @@ def test_nothing_is_pickled_or_evaluated(path: Path) -> None:
         last = name.rpartition(".")[2]
         if name == "torch.load" and keyword(call, "weights_only") is not True:
             found.append((call.lineno, "torch.load without weights_only=True"))
-        if name == "torch.save":
+        if name == "torch.save" and name_of(path) != FOREIGN_FILES:
             found.append((call.lineno, "torch.save writes a pickle; use safetensors"))
         if keyword(call, "allow_pickle") is True:
             found.append((call.lineno, f"{name} with allow_pickle=True"))

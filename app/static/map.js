@@ -147,6 +147,9 @@
 
     async recolour() {
       if (!this.points || !this.painting.painter) return;
+      // Nobody sees it: a hundred thousand points are not drawn anew for every search beside the map.
+      this.isStale = !this.stage.clientWidth;
+      if (this.isStale) return;
       const key = this.chooser.value;
       try {
         const chosen = await window.iconoscopeMapColours.load(this.info.fields.find((one) => one.key === key), this.info, this.points, this.columns);
@@ -187,6 +190,7 @@
     resized() {
       if (!this.camera) return;
       const { clientWidth: width, clientHeight: height } = this.stage;
+      if (width && this.isStale) this.recolour();
       if (!width || (width === this.camera.width && height === this.camera.height)) return;
       this.camera.resize(width, height);
       this.painting.resize(this.size);

@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   if (window.iconoscopeSearch) return;
-  const PAUSE_MS = 200;
+  const PAUSE_MS = 120;
 
   let newest = "";
   let timer = 0;

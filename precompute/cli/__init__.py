@@ -17,6 +17,7 @@ from backend.errors import IconoscopeError
 from precompute.cli.copy import Copy
 from precompute.cli.inspect import Inspect
 from precompute.cli.run import Run, Status
+from precompute.cli.sae import SAECommand
 from precompute.cli.search import SearchAtlas
 from precompute.cli.serve import Demo, Serve
 from precompute.cli.steer import Steer
@@ -36,6 +37,7 @@ Command = (
     | Annotated[SearchAtlas, tyro.conf.subcommand("search")]
     | Annotated[Steer, tyro.conf.subcommand("steer")]
     | Annotated[Copy, tyro.conf.subcommand("copy")]
+    | Annotated[SAECommand, tyro.conf.subcommand("sae")]
 )
 
 

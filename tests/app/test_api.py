@@ -34,7 +34,7 @@ def public(catalogue: Catalogue) -> PublicApi:
 
 @pytest.fixture(scope="module")
 def blocks(catalogue: Catalogue) -> gr.Blocks:
-    return build_ui(catalogue, "v")
+    return build_ui(catalogue)
 
 
 def test_exactly_these_functions_are_public(blocks: gr.Blocks) -> None:

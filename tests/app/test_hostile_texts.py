@@ -94,7 +94,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 @pytest.fixture(scope="module")
 def hub(catalogue: Catalogue) -> Hub:
     with gr.Blocks(analytics_enabled=False) as blocks:
-        return wire(blocks, catalogue, layout(catalogue, "v"))
+        return wire(blocks, catalogue, layout(catalogue))
 
 
 def html_of(updates: dict[Any, Any]) -> list[str]:

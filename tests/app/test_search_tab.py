@@ -28,7 +28,7 @@ from tests.hostile import HOSTILE
 def hub(services: Services) -> Hub:
     catalogue = Catalogue([services])
     with gr.Blocks(analytics_enabled=False) as blocks:
-        return wire(blocks, catalogue, layout(catalogue, "v"))
+        return wire(blocks, catalogue, layout(catalogue))
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import re
 
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from app import bundle, server
@@ -124,3 +126,17 @@ def test_the_policy_keeps_the_page_on_this_server(client: TestClient, base: str)
     headers = client.get(f"{base}/map.json").headers
     assert "default-src 'self'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_is_compressed_and_pictures_are_not(services: Services) -> None:
+    catalogue = Catalogue([services])
+    page = Route("/", lambda _: PlainTextResponse("settings " * 1000))
+    app = Starlette(routes=[page, *server.routes(catalogue)], middleware=server.middleware(catalogue))
+    with TestClient(app) as client:
+        answer = client.get("/", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.text == "settings " * 1000
+        assert "points.bin" in answer.headers["link"]
+        image = f"/iconoscope/{services.version}/image/{services.store.image_ids[0]}"
+        picture = client.get(image, headers={"Accept-Encoding": "gzip"})
+        assert "content-encoding" not in picture.headers

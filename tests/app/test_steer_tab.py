@@ -24,7 +24,7 @@ from backend.types import Operation, PatchScope
 def hub(services: Services) -> Hub:
     catalogue = Catalogue([services])
     with gr.Blocks(analytics_enabled=False):
-        return Hub(catalogue, layout(catalogue, "v"), TABS)
+        return Hub(catalogue, layout(catalogue), TABS)
 
 
 @pytest.fixture

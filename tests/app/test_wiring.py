@@ -20,7 +20,7 @@ from backend.errors import EmptyQuery, UnknownFeature
 def hub(services: Services) -> Hub:
     catalogue = Catalogue([services])
     with gr.Blocks(analytics_enabled=False) as blocks:
-        return wire(blocks, catalogue, layout(catalogue, "v"))
+        return wire(blocks, catalogue, layout(catalogue))
 
 
 def event(value: object) -> Any:
