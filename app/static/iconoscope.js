@@ -118,5 +118,9 @@
     return response.json();
   }
 
-  window.iconoscope = { register, go, setField, getField, urlReady, startTheme, currentTheme, element, fetchJson };
+  window.iconoscope = {
+    register, go, setField, getField, urlReady, startTheme, currentTheme, element, fetchJson,
+    /* Whether the server has read the address into the page. */
+    get isReady() { return ready; },
+  };
 })();

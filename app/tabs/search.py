@@ -214,6 +214,9 @@ def restore(hub: Hub, services: Services, tab: SearchTab, state: UrlState) -> Up
         return {**begun, **results(hub, tab, waiting, (), "", image=image), tab.query: ""}
     if like:
         return {**begun, **on_like(hub, services, tab, like)}
+    if not state["q"] and services is hub.catalogue.default:
+        # A visitor may have searched before the address was read: what it does not speak of stays.
+        return begun if state["arm"] else {tab.chooser: chooser}
     return {**begun, **on_words(hub, services, tab, state["q"], state["arm"]), tab.query: state["q"].strip()}
 
 

@@ -33,6 +33,8 @@ class ExplorerPage:
     def visit(self, query: str = "") -> None:
         self.page.goto(self.explorer.url + query)
         self.page.wait_for_selector(".ico-header")
+        # The tab of the address is drawn before its fields are: what is typed in between would be lost.
+        self.page.wait_for_function("window.iconoscope?.isReady")
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()
