@@ -75,7 +75,13 @@ class ExplorerPage:
         return page
 
     def search(self, query: str) -> None:
-        self.page.locator("#ico-query input, #ico-query textarea").first.fill(query)
+        box = self.page.locator("#ico-query input, #ico-query textarea").first
+        # A tab that was drawn this instant may set its field once more; people do not type that fast.
+        for _ in range(20):
+            box.fill(query)
+            self.page.wait_for_timeout(100)
+            if box.input_value() == query:
+                break
         self.page.locator("#ico-search").click()
 
     def answer(self, column: str) -> str:
