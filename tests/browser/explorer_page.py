@@ -74,14 +74,20 @@ class ExplorerPage:
         page.wait_for(state="visible")
         return page
 
-    def search(self, query: str) -> None:
+    def type_query(self, query: str) -> None:
+        """Type into the search field until the text stays.
+
+        A tab that was drawn this instant may set its field once more; people do not type that fast.
+        """
         box = self.page.locator("#ico-query input, #ico-query textarea").first
-        # A tab that was drawn this instant may set its field once more; people do not type that fast.
         for _ in range(20):
             box.fill(query)
-            self.page.wait_for_timeout(100)
+            self.page.wait_for_timeout(150)
             if box.input_value() == query:
-                break
+                return
+
+    def search(self, query: str) -> None:
+        self.type_query(query)
         self.page.locator("#ico-search").click()
 
     def answer(self, column: str) -> str:

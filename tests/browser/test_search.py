@@ -55,7 +55,7 @@ def test_words_are_searched_while_they_are_typed_and_marked(explorer: Explorer, 
 
 def test_enter_asks_at_once_and_a_card_opens_its_feature(explorer: Explorer, open_page: Open) -> None:
     page = open_page(explorer, "?tab=search")
-    query_box(page).fill("zebra")
+    page.type_query("zebra")
     query_box(page).press("Enter")
     wait_for_title(page, "zebra")
     feature = hits(page)[0]
@@ -126,7 +126,7 @@ def test_a_page_that_opens_searches_for_nothing_by_itself(explorer: Explorer, op
 
 def test_a_query_without_words_and_one_without_hits_are_told(explorer: Explorer, open_page: Open) -> None:
     page = open_page(explorer, "?tab=search")
-    query_box(page).fill("?!")
+    page.type_query("?!")
     query_box(page).press("Enter")
     page.page.locator(".ico-notice", has_text="holds no words").wait_for()
     page.search("qwertzuiop <img src=x onerror=alert(1)>")
