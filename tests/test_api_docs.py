@@ -40,7 +40,7 @@ def explorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explorer]:
     from tests.builders_subject import save_tiny_subject
 
     folder = tmp_path_factory.mktemp("served")
-    atlas = build_steerable_atlas(folder / "atlas", save_tiny_subject(folder / "subject"))
+    atlas = build_steerable_atlas(folder / "atlas", save_tiny_subject(folder / "subject", patch_px=2))
     running = start([atlas], "127.0.0.1", None, block=False, warm=False, encoder=BagEncoder())
     yield running
     running.close()

@@ -282,6 +282,7 @@ def test_on_a_phone_a_tap_shows_a_card_that_opens(explorer: Explorer, open_page:
 def test_the_plain_map_answers_until_webgl_takes_over(explorer: Explorer, open_page: Open) -> None:
     held: list[Route] = []
     page = open_page(explorer)
+    page.page.goto("about:blank")  # the page opened first must not be the one whose script is held
     page.page.route("**/plotly.min.js*", lambda route: held.append(route))
     page.visit()
     page.wait_for_map()
