@@ -52,13 +52,16 @@ setup: $(READY) ## Only the set-up
 lock: $(READY) ## Rewrite requirements.lock from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--no-emit-package antlr4-python3-runtime --no-emit-package iopath \
 		$(LOCK_FLAGS) pyproject.toml --extra test -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--no-deps $(LOCK_FLAGS) requirements-source.in -o requirements-source.lock
 
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(LOCKED): requirements.lock
+$(LOCKED): requirements.lock requirements-source.lock
 	@$(PYTHON) $(NEW_ENOUGH) || { \
 		echo "Iconoscope needs Python 3.11 or 3.12; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1)." >&2; \
 		echo "Install one of them, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -66,7 +69,10 @@ $(LOCKED): requirements.lock
 		rm -rf $(VENV); \
 		echo "Could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing the locked packages into $(VENV) (about 6 GB, a few minutes on the first run)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--only-binary :all: -r requirements.lock
+	@SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--no-build-isolation -r requirements-source.lock
 	@touch $@
 
 $(READY): $(LOCKED) pyproject.toml
