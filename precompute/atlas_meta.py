@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_FORMAT
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.types import ARMS, Method
 from precompute.metrics import metric_cards, truth
 from precompute.recipe import Recipe
@@ -23,7 +23,7 @@ LICENCES = {
 }
 
 
-def meta_document(context: StageContext, subject: SubjectModel, n_features: int, n_kept: int) -> dict[str, Any]:
+def meta_document(context: StageContext, subject: VisionTower, n_features: int, n_kept: int) -> dict[str, Any]:
     """The document; everything in it follows from the recipe and the earlier stages."""
     recipe = context.recipe
     stream = context.upstream["harvest"].json("stream")

@@ -30,6 +30,11 @@ class Checkpoint:
     processor: Any
     folder: Path
 
+    @property
+    def image_processor(self) -> Any:
+        """The image half of the processor, or all of it where the model reads no words."""
+        return getattr(self.processor, "image_processor", self.processor)
+
 
 def load_checkpoint(
     model_class: type[PreTrainedModel], folder: Path, *, card: ModelCard, device: str, dtype: str

@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from backend.artifacts import Artifact
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import TopKSAE
 from backend.types import Split
 from precompute.datasets import open_image_set, require_disjoint
@@ -51,7 +51,7 @@ class ScoringSession:
         require_disjoint({split: open_image_set(context.recipe, split).ids for split in _DISJOINT})
         self.judges: Judges = open_judges(context.recipe)
         self.harvest: Artifact = context.upstream["harvest"]
-        self.subject: SubjectModel = open_subject(context.recipe, context.runtime)
+        self.subject: VisionTower = open_subject(context.recipe, context.runtime)
         self.sae = TopKSAE.load(context.upstream["train_sae"].folder / "sae", device=device_of(context.runtime))
         self.cache = ImageCache(self.images)
         self.rows = context.upstream["explain"].table("explanations").to_pylist()

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backend.errors import ArtifactDamaged, DataError
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import SAEConfig, TopKSAE
 from backend.types import Split
 from precompute.datasets import ImageSet, open_image_set
@@ -240,7 +240,7 @@ class TrainSAE(Stage):
         )
         return {"failures": failures, "notes": quality.as_dict()}
 
-    def _sae(self, context: StageContext, trainer: SAETrainer, subject: SubjectModel) -> TopKSAE:
+    def _sae(self, context: StageContext, trainer: SAETrainer, subject: VisionTower) -> TopKSAE:
         config = trainer.config
         return TopKSAE(
             SAEConfig(
