@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+from einops import EinopsError
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -66,11 +67,27 @@ class CheckpointTower(VisionTower):
 
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
         rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
-        processed = self._checkpoint.image_processor(images=rgb, return_tensors="pt", **self.image_options)
-        pixels: Tensor = processed["pixel_values"]
+        try:
+            pixels = self._pixels(rgb)
+        except (AttributeError, EinopsError, KeyError, TypeError, ValueError) as error:
+            raise SubjectError(
+                f"the processor of {self.card.name} makes no pixels that its vision tower reads: it belongs to another "
+                f"model ({error})"
+            ) from error
         if pixels.shape != (len(rgb), 3, self.image_px, self.image_px):
             raise SubjectError(
                 f"the processor of {self.card.name} made pixels of shape {tuple(pixels.shape)} from {len(rgb)} images, "
                 f"but the vision tower reads {self.image_px} x {self.image_px}: the processor belongs to another model"
             )
         return pixels.float()
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
+        """RGB images through the family's image processor, each as one square."""
+        return self._checkpoint.image_processor(images=images, return_tensors="pt", **self.image_options)[
+            "pixel_values"
+        ]
+
+
+def squeezed(image: Image.Image, side_px: int, resample: int) -> Image.Image:
+    """The whole picture as a square, its sides scaled each by itself; for processors that would keep its shape."""
+    return image if image.size == (side_px, side_px) else image.resize((side_px, side_px), Image.Resampling(resample))
