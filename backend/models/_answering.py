@@ -67,9 +67,6 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
     """The token that closes a turn in the family's chat template."""
     image_marks: ClassVar[tuple[str, ...]]
     """Tokens by which the family marks images and videos in a prompt; a question may not hold one."""
-    patch_order: Int[Tensor, " patch"] | None = None
-    """For a tower that runs through the patches of all images in one sequence and in an order of its own: the row-major
-    patch of each token. None where tokens are row-major, image by image."""
     step_mask: ClassVar[AttentionMask] = None
     """Attention mask of one new token, when everything in the cache is visible."""
 

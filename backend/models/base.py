@@ -37,6 +37,8 @@ class ModelCard:
     repository_id: str | None
     """Hub repository, or None for a model that only lives in a local folder."""
     licence_url: str | None
+    note: str = ""
+    """What a reader of its results must know, in one sentence; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A shrunken, random Qwen2.5-VL (Qwen/Qwen2.5-VL-3B-Instruct and its sisters): the true classes, some hundred kilobytes.
+"""A shrunken, random Qwen2.5-VL (Qwen/Qwen2.5-VL-3B-Instruct and its sisters): the true classes, few hundred kB.
 
 As in a released one, most blocks attend within windows, the processor resizes to any shape within a range of pixels
 (here the range is one number), and the language model counts positions in time, height and width.
