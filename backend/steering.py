@@ -69,6 +69,9 @@ class SteeredText:
 
     text: str
     n_patches_edited: int
+    token_ids: tuple[int, ...] = ()
+    """Of a streamed answer: its tokens but the one that ended it, as :meth:`SteeringSession.answer_probabilities` takes
+    them."""
 
 
 class SteeringSession:
@@ -171,24 +174,28 @@ class SteeringSession:
     ) -> Iterator[list[SteeredText]]:
         """Like :meth:`answers`, yielding all rows' texts so far after each token: steered and controls side by side."""
         embeddings, n_edited = self._steered(interventions, image, directions)
-        steps = self.subject.stream(
+        steps = self.subject.stream_ids(
             embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
         )
-        for texts in steps:
-            yield [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
+        for rows in steps:
+            yield [
+                SteeredText(text=self.subject.text_of(ids), n_patches_edited=n, token_ids=tuple(ids))
+                for ids, n in zip(rows, n_edited, strict=True)
+            ]
 
     def answer_probabilities(
         self,
         interventions: Sequence[Sequence[Intervention]],
         prompt: str,
-        answer: str,
+        answer: str | Sequence[int],
         image: Image.Image | None = None,
         *,
         directions: Direction | Sequence[Direction] = OWN,
     ) -> list[list[AnswerToken]]:
         """How likely each token of one given answer is in every steered row: what steering changed, token by token.
 
-        Arguments and errors as for :meth:`answers`. An answer without tokens gives empty lists.
+        Arguments and errors as for :meth:`answers`. ``answer`` is a text, or better the token ids of a
+        :class:`SteeredText`; see :meth:`backend.models.base.SubjectModel.answer_probabilities`.
         """
         embeddings, _ = self._steered(interventions, image, directions)
         return self.subject.answer_probabilities(embeddings[:, None], prompt, answer)

@@ -24,6 +24,7 @@ from backend.models.base import ModelCard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 N_NAMES = 3
 """Missing weights named in a message."""
 
@@ -121,6 +122,8 @@ def _load_model(model_class: type[PreTrainedModel], folder: Path, card: ModelCar
 
 def _load_processor(folder: Path, processor_class: type[ProcessorMixin], card: ModelCard) -> Any:
     _require_processor(_declared_processor(folder), processor_class, folder, card)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # some tokenizers load without: no word is known
+        raise SubjectMissing(_message(folder, card, f"it has no tokenizer ({' or '.join(TOKENIZER_FILES)})"))
     try:
         processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
         # Pillow's resampling is the same on every machine; torchvision's depends on whether torchvision is installed.

@@ -118,6 +118,5 @@ class LlavaOnevisionSubject(AnsweringSubject):
         """The processor counts the tiles of a single image in; so the image's tokens are written out here."""
         text: str = self.processor.apply_chat_template(list(turn), tokenize=False, add_generation_prompt=True)
         mark: str = self.processor.image_token
-        return self.processor.tokenizer(text.replace(mark, mark * self.n_image_tokens), return_tensors="pt")[
-            "input_ids"
-        ]
+        n_tokens = self.processor.num_image_tokens + N_NEWLINE_TOKENS
+        return self.processor.tokenizer(text.replace(mark, mark * n_tokens), return_tensors="pt")["input_ids"]

@@ -80,7 +80,8 @@ class Qwen25VLSubject(AnsweringSubject):
             self._image_shape, self._merge, vision.window_size, vision.patch_size
         )
         self._window_ends = windows[1:]
-        self.patch_order = self._order().to(self.device)
+        self._order: Tensor = self._patches_by_window().to(self.device)
+        self.patch_order = self._order
 
     def _nearest_square(self) -> int:
         """Side in pixels: IMAGE_PX, or the nearest the processor makes. SubjectError if it makes none."""
@@ -95,7 +96,7 @@ class Qwen25VLSubject(AnsweringSubject):
         side = min(max(IMAGE_PX // step, math.ceil(math.isqrt(least - 1) / step)), math.isqrt(most) // step)
         return side * step
 
-    def _order(self) -> Int[Tensor, " patch"]:
+    def _patches_by_window(self) -> Int[Tensor, " patch"]:
         """Row-major patches in the order of the tower: by window, then by merged square, then by row."""
         patches = torch.arange(self.grid.n_patches).reshape(self.grid.rows, self.grid.cols)
         squares = rearrange(patches, "(row a) (col b) -> (row col) (a b)", a=self._merge, b=self._merge)
@@ -131,12 +132,12 @@ class Qwen25VLSubject(AnsweringSubject):
             "image c (row y) (col x) -> image (row col) c y x",
             y=self._patch_px,
             x=self._patch_px,
-        )[:, self.patch_order]
+        )[:, self._order]
         frames = tower.config.temporal_patch_size
         hidden = tower.patch_embed(repeat(patches, "image patch c y x -> (image patch) (c t y x)", t=frames))
         hidden = self._through(hidden, len(pixel_values), 0, self.hook_point.layer + 1)
         tokens = hidden.float().unflatten(0, (len(pixel_values), -1))
-        residual = tokens[:, self.patch_order.argsort()]
+        residual = tokens[:, self._order.argsort()]
         return TowerState(patches=residual, prefix_tokens=residual[:, :0])
 
     @torch.no_grad()
@@ -145,7 +146,7 @@ class Qwen25VLSubject(AnsweringSubject):
         residual: Float[Tensor, "image patch d_model"],
         prefix_tokens: Float[Tensor, "image prefix d_model"] | None = None,
     ) -> Float[Tensor, "image token d_text"]:
-        tokens = self._sequence(residual, prefix_tokens)[:, self.patch_order]
+        tokens = self._sequence(residual, prefix_tokens)[:, self._order]
         hidden = self._through(tokens.flatten(0, 1), len(residual), self.hook_point.layer + 1, len(self._blocks))
         merged = self.model.model.visual.merger(hidden).unflatten(0, (len(residual), -1))
         return merged[:, self._merged_order.argsort()].float()
@@ -155,7 +156,7 @@ class Qwen25VLSubject(AnsweringSubject):
     ) -> Float[Tensor, "token d_model"]:
         """The blocks ``first`` to ``end - 1`` over all tokens of some images in the tower's order."""
         tower: Any = self.model.model.visual
-        places = torch.stack([self.patch_order // self.grid.cols, self.patch_order % self.grid.cols], dim=1)
+        places = torch.stack([self._order // self.grid.cols, self._order % self.grid.cols], dim=1)
         rotations = tower.rotary_pos_emb(hidden, places.repeat(n_images, 1))
         starts = torch.arange(n_images)[:, None] * self.grid.n_patches
         windows, images = (_bounds(starts + ends) for ends in (self._window_ends, torch.tensor([self.grid.n_patches])))
