@@ -1,12 +1,12 @@
 """Models whose vision tower can be cut. One module per family, named like the ``model_type`` in its config.json.
 
-To add a family, add one module here. Its name is the model type, nothing else lists it, and it holds one function:
+To add a family, add one module. Its name is the model type, nothing else lists it, and it holds one function,
+``load(folder, *, card, hook_point, device, dtype)``. Where the module lies says what the family can do:
 
-* ``load(folder, *, card, hook_point, device, dtype) -> SubjectModel`` for a vision-language model. Derive the class
-  from ``_answering.AnsweringSubject`` and write ``_blocks``, ``state_at_hook``, ``from_hook`` and ``_masks`` (see
-  ``gemma3``).
-* ``load_tower(...) -> VisionTower``, same arguments, for an encoder without a language model. Derive the class from
-  ``_vision_only.VisionEncoder`` and write ``_blocks`` and ``_embedded`` (see ``dinov2``).
+* here for a vision-language model. ``load`` returns a SubjectModel: derive its class from
+  ``_answering.AnsweringSubject``, write ``_blocks``, ``state_at_hook``, ``from_hook`` and ``_masks`` (see ``gemma3``).
+* in ``encoders`` for an encoder without a language model. ``load`` returns a VisionTower: derive its class from
+  ``encoders._encoder.VisionEncoder`` and write ``_blocks`` and ``_embedded`` (see ``encoders.dinov2``).
 
 Then add a shrunken checkpoint of the true class (``precompute/shrunken``) to tests/builders_families.py: the contract
 tests run over every family and refuse one without it. Modules are imported when a model is loaded.
@@ -16,27 +16,37 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import SubjectError
+from backend.models import encoders
 from backend.models._locate import card_for, locate, model_fingerprint, read_model_type
 
 if TYPE_CHECKING:
     from backend.models.base import SubjectModel, VisionTower
     from backend.types import HookPoint
 
-__all__ = ["answers_in_words", "families", "load_subject", "load_tower", "locate", "model_fingerprint"]
+__all__ = [
+    "NO_LANGUAGE_MODEL",
+    "answers_in_words",
+    "families",
+    "load_subject",
+    "load_tower",
+    "locate",
+    "model_fingerprint",
+]
+NOT_FAMILIES = frozenset({"base", "sharing", "encoders"})
+NO_LANGUAGE_MODEL = (
+    "is an image encoder without a language model: it can be trained on, harvested and inspected, but it cannot answer "
+    "or be steered. A recipe about it needs another model that explains its features: [explainer]"
+)
 
 
 def families() -> list[str]:
-    """Families with an adapter: the modules of this package that are neither the base nor internal."""
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(__path__)
-        if module.name != "base" and not module.name.startswith("_")
-    )
+    """Families with an adapter: the modules of this package and of ``encoders`` that are made for one family."""
+    return sorted(_places())
 
 
 def answers_in_words(folder: Path) -> bool:
@@ -44,7 +54,7 @@ def answers_in_words(folder: Path) -> bool:
 
     Raises SubjectError as :func:`load_tower` does.
     """
-    return hasattr(_adapter(read_model_type(folder)), "load")
+    return _module_of(read_model_type(folder)) == __name__
 
 
 def load_tower(
@@ -73,9 +83,10 @@ def load_tower(
     """
     folder = locate(path_or_repository, allow_download=allow_download)
     family = read_model_type(folder)
-    adapter: Any = _adapter(family)
-    load = adapter.load if hasattr(adapter, "load") else adapter.load_tower
-    return load(folder, card=card_for(path_or_repository, family), hook_point=hook_point, device=device, dtype=dtype)
+    adapter: Any = importlib.import_module(f"{_module_of(family)}.{family}")
+    return adapter.load(
+        folder, card=card_for(path_or_repository, family), hook_point=hook_point, device=device, dtype=dtype
+    )
 
 
 def load_subject(
@@ -101,14 +112,19 @@ def load_subject(
     return model
 
 
-NO_LANGUAGE_MODEL = (
-    "is an image encoder without a language model: it can be trained on, harvested and inspected, but it cannot answer "
-    "or be steered. A recipe about it needs another model that explains its features: [explainer]"
-)
+def _module_of(family: str) -> str:
+    """The package a family's module lies in. Raises SubjectError if there is none."""
+    places = _places()
+    if family not in places:
+        raise SubjectError(f"no adapter for models of type {family!r}; there is one for: {', '.join(sorted(places))}")
+    return places[family]
 
 
-def _adapter(family: str) -> ModuleType:
-    """The module of a family. Raises SubjectError if there is none."""
-    if family not in families():
-        raise SubjectError(f"no adapter for models of type {family!r}; there is one for: {', '.join(families())}")
-    return importlib.import_module(f"backend.models.{family}")
+def _places() -> dict[str, str]:
+    """Package by family."""
+    return {
+        module.name: package.__name__
+        for package in (sys.modules[__name__], encoders)
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name not in NOT_FAMILIES and not module.name.startswith("_")
+    }

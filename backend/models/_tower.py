@@ -46,6 +46,11 @@ class CheckpointTower(VisionTower):
     def _blocks(self) -> nn.ModuleList:
         """The blocks of the vision tower."""
 
+    @property
+    def vision_module(self) -> Any:
+        """All of transformers' module that turns pixels into patches, without the projector behind it."""
+        return self.model.get_encoder(modality="image")
+
     def _check_hook_point(self) -> None:
         point, n_blocks = self.hook_point, len(self._blocks)
         if point.tower != "vision" or point.stream != "residual" or not 0 <= point.layer < n_blocks:

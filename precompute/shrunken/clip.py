@@ -1,4 +1,4 @@
-"""A shrunken CLIP with the files of openai/clip-vit-large-patch14: both halves, its processor in the oldest notation."""
+"""A shrunken CLIP with the files of openai/clip-vit-large-patch14: both halves, and a processor in the old notation."""
 
 from __future__ import annotations
 

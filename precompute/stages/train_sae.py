@@ -32,7 +32,7 @@ from precompute.recipe import Recipe, section_science
 from precompute.sae_evaluation import measure
 from precompute.sae_trainer import SAETrainer, TrainerConfig
 from precompute.stage import Stage, StageContext
-from precompute.subject import device_of, hook_point_of, open_subject, subject_science
+from precompute.subject import device_of, hook_point_of, open_tower, subject_science
 from precompute.token_stream import Cursor, TokenStream
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -79,7 +79,7 @@ class TrainingRun:
         recipe = context.recipe
         self._context = context
         self.unreadable: set[str] = set()
-        self.subject = open_subject(recipe, context.runtime)
+        self.subject = open_tower(recipe, context.runtime)
         self.images: ImageSet = open_image_set(recipe, Split.TRAIN)
         n_held_out = held_out_count(len(self.images.ids))
         self.train_ids = tuple(self.images.ids[:-n_held_out])

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformers import SiglipVisionModel
 
 from backend.models._checkpoint import Checkpoint, load_vision_checkpoint
-from backend.models._vision_only import VisionEncoder
 from backend.models.base import ModelCard
+from backend.models.encoders._encoder import VisionEncoder
 from backend.types import HookPoint
 
 
-def load_tower(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> SiglipTower:
+def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> SiglipTower:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_tower`, which lists the errors."""
     checkpoint = load_vision_checkpoint(SiglipVisionModel, folder, card=card, device=device, dtype=dtype)
     return SiglipTower(checkpoint, card=card, hook_point=hook_point)

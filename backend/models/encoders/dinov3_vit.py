@@ -19,14 +19,14 @@ from transformers import DINOv3ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from backend.models._checkpoint import Checkpoint, load_vision_checkpoint
-from backend.models._vision_only import VisionEncoder
 from backend.models.base import ModelCard
+from backend.models.encoders._encoder import VisionEncoder
 from backend.types import HookPoint
 
 N_CLS_TOKENS = 1
 
 
-def load_tower(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> DINOv3Tower:
+def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> DINOv3Tower:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_tower`, which lists the errors."""
     checkpoint = load_vision_checkpoint(
         DINOv3ViTModel, folder, card=card, device=device, dtype=dtype, processor_class=ViTImageProcessorPil

@@ -5,7 +5,7 @@ learned positions, a norm before the first block (``pre_layrnorm``), blocks; the
 the last. CLS is a prefix token of the patch grid: no SAE reads it.
 
 CLIP's own processor resizes the shorter side and cuts out the central square; here the whole picture is squashed to the
-square the positions were learned for (see ``_vision_only``). Written against transformers 5.23, whose modules are used
+square the positions were learned for (see ``_encoder``). Written against transformers 5.23, whose modules are used
 untouched.
 """
 
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
 from backend.models._checkpoint import Checkpoint, load_vision_checkpoint
-from backend.models._vision_only import VisionEncoder
 from backend.models.base import ModelCard
+from backend.models.encoders._encoder import VisionEncoder
 from backend.types import HookPoint
 
 N_CLS_TOKENS = 1
 
 
-def load_tower(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> CLIPTower:
+def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> CLIPTower:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_tower`, which lists the errors."""
     checkpoint = load_vision_checkpoint(CLIPVisionModel, folder, card=card, device=device, dtype=dtype)
     return CLIPTower(checkpoint, card=card, hook_point=hook_point)

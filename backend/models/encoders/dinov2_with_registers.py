@@ -13,13 +13,11 @@ from transformers import Dinov2WithRegistersModel
 
 from backend.models._checkpoint import Checkpoint, load_vision_checkpoint
 from backend.models.base import ModelCard
-from backend.models.dinov2 import N_CLS_TOKENS, Dinov2Tower
+from backend.models.encoders.dinov2 import N_CLS_TOKENS, Dinov2Tower
 from backend.types import HookPoint
 
 
-def load_tower(
-    folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str
-) -> Dinov2WithRegistersTower:
+def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> Dinov2WithRegistersTower:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_tower`, which lists the errors."""
     checkpoint = load_vision_checkpoint(Dinov2WithRegistersModel, folder, card=card, device=device, dtype=dtype)
     return Dinov2WithRegistersTower(checkpoint, card=card, hook_point=hook_point)
