@@ -117,10 +117,16 @@ def _subject(services: Services) -> dict[str, Child]:
         "Name": services.subject_name,
         "Repository": subject.get("repository") or "none: it ships with this project",
         "Hook point": f"{hook.get('tower')} tower, {hook.get('stream')} stream after block {hook.get('layer')}",
+        "Attention over images": _images_read(services.meta.get("images_read") or {}),
         "Patch grid": f"{grid.get('rows')} × {grid.get('cols')} patches of a {services.meta.get('image_px')} px image",
         "Blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
         "Fingerprint": _fingerprint(subject.get("fingerprint")),
     }
+
+
+def _images_read(read: Mapping[str, Any]) -> Child:
+    """Which tokens an image's token saw while the explanations were written."""
+    return f"{read['mask_mode']} (transformers {read.get('transformers')})" if read.get("mask_mode") else None
 
 
 def _fingerprint(value: object) -> Child:
