@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -69,7 +69,7 @@ class SteeredText:
 
     text: str
     n_patches_edited: int
-    token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = field(default=(), compare=False)
     """Of a streamed answer: its tokens but the one that ended it, as :meth:`SteeringSession.answer_probabilities` takes
     them."""
 
