@@ -1,5 +1,5 @@
-"""One vision tower in two models: a language model of another size explains the features of the first; any difference is
-found and named before anything is steered.
+"""One vision tower in two models: the language model of the second explains features found in the first; any difference
+is found and named before anything is steered.
 """
 
 from __future__ import annotations
