@@ -72,6 +72,12 @@ class DoseFrame:
 Frame = TypeVar("Frame", AnswerFrame, DoseFrame)
 
 
+def require_steerable(services: Services) -> None:
+    """Raise SubjectError with the reason if the atlas's model cannot answer."""
+    if services.store.cannot_steer:
+        raise SubjectError(f"{services.store.cannot_steer}.")
+
+
 def answers(services: Services, visitor: str, setup: SteerSetup) -> Iterator[Waiting | AnswerFrame]:
     """Places in the line, then the four answers after each token; the last frame is ``done`` or ``stopped``.
 
@@ -173,6 +179,7 @@ def _mean(tokens: list[AnswerToken]) -> float | None:
 
 def _checked(services: Services, setup: SteerSetup) -> Image.Image | None:
     """The picture, once features and patches are known to exist. Raises UnknownFeature, ImageMissing, SubjectError."""
+    require_steerable(services)
     for row in setup.rows:
         services.store.feature(row.feature)
     n_patches = services.store.grid.n_patches

@@ -121,6 +121,20 @@ def _subject(services: Services) -> dict[str, Child]:
         "Patch grid": f"{grid.get('rows')} × {grid.get('cols')} patches of a {services.meta.get('image_px')} px image",
         "Blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
         "Fingerprint": _fingerprint(subject.get("fingerprint")),
+        **({"Note": str(subject["note"])} if subject.get("note") else {}),
+        **_explainer(services.meta.get("explainer")),
+    }
+
+
+def _explainer(explainer: Mapping[str, Any] | None) -> dict[str, Child]:
+    """The model that put the features into words, where it is not the subject."""
+    if not explainer:
+        return {}
+    steered = "steered along the features: it has the same vision tower"
+    how = steered if explainer.get("steers") else "shown pictures only: it has another vision tower"
+    return {
+        "Explained by": f"{explainer.get('repository') or explainer.get('name')}, {how}",
+        "Fingerprint of the explainer": _fingerprint(explainer.get("fingerprint")),
     }
 
 
