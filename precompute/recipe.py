@@ -55,6 +55,23 @@ class SubjectSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainerSection:
+    """Another model that puts the features into words: a larger one around the same vision tower, or any other."""
+
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
+    repository: str | None = None
+    """Model repository id, used when there is no path."""
+    revision: str | None = None
+    steers: bool = True
+    """Whether it is steered along the features: then its vision tower must be the subject's, which is checked. If not,
+    only the arms that show it pictures are possible (``possible_arms``)."""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.path) != bool(self.repository), "give exactly one of path and repository")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSection:
     """The images: their disjoint splits come from the set itself."""
 
@@ -209,6 +226,8 @@ class Recipe:
     explain: ExplainSection
     score: ScoreSection
     atlas: AtlasSection
+    explainer: ExplainerSection | None = None
+    """None: the subject explains its own features."""
     title: str = ""
 
 

@@ -1,12 +1,13 @@
-"""One shrunken, random checkpoint for every family of subject models, so that all are held to the same contract.
+"""One shrunken, random checkpoint for every family of models, so that all are held to the same contracts.
 
-All have 32 px images, 4x4 patches, width 32, 3 vision blocks, and 4 tokens of width 32 for an image.
+All have 32 px images, 4x4 patches, width 32 and 3 vision blocks; those that answer have 4 tokens of width 32 an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,21 @@ from torch import nn
 
 from backend.models.base import SubjectModel
 from backend.types import HookPoint
+from precompute.shrunken import clip, dinov2, dinov3, siglip
 from tests.builders_internvl import save_tiny_internvl
 from tests.builders_subject import save_tiny_subject
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": save_tiny_subject, "internvl": save_tiny_internvl}
+"""Families that answer in words."""
+TOWERS: dict[str, Callable[[Path], Path]] = {
+    "clip": clip.build,
+    "dinov2": dinov2.build,
+    "dinov2_with_registers": partial(dinov2.build, n_registers=4),
+    "dinov3_vit": dinov3.build,
+    "siglip": siglip.build,
+}
+"""Families of image encoders without a language model."""
+ALL_FAMILIES = {**BUILDERS, **TOWERS}
 MIDDLE, LAST = HookPoint(layer=1), HookPoint(layer=2)
 PROMPT = "What is shown in the image?"
 
