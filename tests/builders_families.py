@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,15 @@ from torch import nn
 
 from backend.models.base import SubjectModel
 from backend.types import HookPoint
-from precompute.shrunken import clip, dinov2, dinov3, siglip
-from tests.builders_internvl import save_tiny_internvl
-from tests.builders_subject import save_tiny_subject
+from precompute.shrunken import clip, dinov2, dinov2_with_registers, dinov3_vit, gemma3, internvl, siglip
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": save_tiny_subject, "internvl": save_tiny_internvl}
+BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": gemma3.build, "internvl": internvl.build}
 """Families that answer in words."""
 TOWERS: dict[str, Callable[[Path], Path]] = {
     "clip": clip.build,
     "dinov2": dinov2.build,
-    "dinov2_with_registers": partial(dinov2.build, n_registers=4),
-    "dinov3_vit": dinov3.build,
+    "dinov2_with_registers": dinov2_with_registers.build,
+    "dinov3_vit": dinov3_vit.build,
     "siglip": siglip.build,
 }
 """Families of image encoders without a language model."""
