@@ -1,4 +1,4 @@
-"""What the text-prompted segmenters share: prompts of a text, pixels of the chosen regions, and remembered embeddings."""
+"""What text-prompted segmenters share: prompts of a text, pixels of the chosen regions, remembered embeddings."""
 
 from __future__ import annotations
 

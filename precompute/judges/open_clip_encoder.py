@@ -153,8 +153,7 @@ def whole(image: Image.Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
 
 def centre(image: Image.Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
     """The middle square of the picture; what lies outside is lost."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
+    width, height = (max(side, int(side * length / min(image.size))) for length in image.size)
     sized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - side) // 2, (height - side) // 2
     return np.asarray(sized.crop((left, top, left + side, top + side)))

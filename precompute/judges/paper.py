@@ -5,13 +5,14 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from backend.errors import DependencyMissing, IconoscopeError, RecipeError, SubjectMissing
 from backend.text_encoders import find_text_encoder, text_encoder_repository
 from backend.weights import licence_page
+from precompute import judges
 from precompute.judges.base import JudgeKind, Judges
 from precompute.recipe import JudgesSection, Recipe, Runtime
 
@@ -35,8 +36,7 @@ class MissingJudge:
 
 def judge_kinds() -> dict[str, JudgeKind]:
     """Every paper-scale judge by its name: the modules of this package that hold a ``JUDGE``."""
-    package = Path(__file__).parent
-    names = sorted(item.name for item in pkgutil.iter_modules([str(package)]) if not item.name.startswith("_"))
+    names = sorted(item.name for item in pkgutil.iter_modules(judges.__path__) if not item.name.startswith("_"))
     modules = ((name, import_module(f"precompute.judges.{name}")) for name in names)
     return {name: module.JUDGE for name, module in modules if hasattr(module, "JUDGE")}
 
@@ -55,11 +55,18 @@ def chosen_kinds(section: JudgesSection) -> dict[str, JudgeKind]:
 
 
 def open_judges(recipe: Recipe, runtime: Runtime | None = None) -> Judges:
-    """See ``precompute.judges.open_judges``. Nobody knows the truth about real images."""
-    section = recipe.judges
+    """See ``precompute.judges.open_judges``. Nobody knows the truth about real images.
+
+    Judges are kept for the next shard and stage of the same run, with the models they loaded.
+    """
+    return _open(recipe.judges, runtime or Runtime())
+
+
+@lru_cache(maxsize=4)
+def _open(section: JudgesSection, runtime: Runtime) -> Judges:
     kinds = chosen_kinds(section)
     _require(list(_missing(kinds, section)))
-    opened = {role: kind.open(section, runtime or Runtime()) for role, kind in kinds.items()}
+    opened = {role: kind.open(section, runtime) for role, kind in kinds.items()}
     return Judges(generator=opened["generator"], segmenter=opened["segmenter"], image_text=opened["image_text"])
 
 

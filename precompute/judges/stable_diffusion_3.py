@@ -11,7 +11,6 @@ are for measuring; whoever publishes them should look at them first.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def build(folder: Path, *, seed: int = 0) -> Path:
     )
 
     torch.manual_seed(seed)
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer()
     swin = SwinConfig(
         image_size=SHORTEST_PX,
         embed_dim=8,
@@ -66,7 +67,7 @@ def build(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer(folder: Path):  # noqa: ANN202 - a transformers class, imported here only
+def _tokenizer() -> Any:
     from transformers import BertTokenizer
 
     special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}

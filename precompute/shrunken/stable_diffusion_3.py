@@ -1,4 +1,4 @@
-"""A shrunken Stable Diffusion 3.5: MMDiT with dual attention, two CLIP text encoders, T5 and VAE, as diffusers saves it."""
+"""A shrunken Stable Diffusion 3.5: MMDiT with dual attention, two CLIPs, T5 and VAE, as diffusers saves it."""
 
 from __future__ import annotations
 
