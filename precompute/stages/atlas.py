@@ -112,7 +112,7 @@ class AtlasStage(Stage):
     def _masks(self, context: StageContext, key: str) -> None:
         """What a range of texts speaks about in the exemplars of their features."""
         harvest, recipe = context.upstream["harvest"], context.recipe
-        grid, segmenter = grid_of(harvest), open_judges(recipe).segmenter
+        grid, segmenter = grid_of(harvest), open_judges(recipe, context.runtime).segmenter
         counts = {Split.EXPLAIN: min(MASKED_EXEMPLARS, recipe.atlas.n_exemplars), Split.SCORE: recipe.score.n_images}
         images: dict[int, list[str]] = {feature: [] for feature in alive_features(harvest)}
         split_of: dict[str, Split] = {}
