@@ -10,6 +10,7 @@ from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_FORMAT
 from backend.models.base import SubjectModel
 from backend.types import ARMS, Method
+from precompute.given_sae import trained_tokens
 from precompute.metrics import metric_cards, truth
 from precompute.recipe import Recipe
 from precompute.stage import StageContext
@@ -74,7 +75,7 @@ def _sae(recipe: Recipe, train_sae: Artifact, d_model: int, alive: int) -> dict[
         "explained_variance": quality["explained_variance"],
         "alive": alive,
         "dead": recipe.sae.d_sae - alive,
-        "n_tokens": recipe.sae.n_tokens // recipe.sae.batch_tokens * recipe.sae.batch_tokens,
+        "n_tokens": trained_tokens(recipe, train_sae.folder),
         "n_held_out_tokens": quality["n_tokens"],
     }
 

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from backend.errors import RecipeError
+from precompute.data_section import DataSection
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 PLACE = {"place": True}
 """Field metadata: where, not what."""
+TRAINING_FIELDS = ("n_tokens", "batch_tokens", "buffer_tokens", "learning_rate", "warmup_steps", "decay_fraction")
+TRAINING_FIELDS += ("auxk_coefficient", "dead_after_tokens", "grad_clip", "seed", "checkpoint_every_steps")
+"""Fields of [sae] that say nothing, and may be left out, where ``path`` gives an SAE."""
 
 
 def _check(holds: bool, message: str) -> None:
@@ -55,20 +59,6 @@ class SubjectSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
-    """The images: their disjoint splits come from the set itself."""
-
-    kind: str
-    """``world``, or another image set known to precompute/datasets.py."""
-    path: str = field(metadata=PLACE)
-    n_train_images: int
-    """Images of the SAE training split."""
-
-    def __post_init__(self) -> None:
-        _positive(self, "n_train_images")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JudgesSection:
     """Who scores: image generator, segmenter, image-text encoder, text encoder, and the truth where it is known."""
 
@@ -82,7 +72,11 @@ class JudgesSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SAESection:
-    """Training of the TopK SAE. Tokens are patches of training images."""
+    """Training of the TopK SAE. Tokens are patches of training images.
+
+    With ``path`` an SAE that is there already is taken and nothing is trained: ``d_sae`` and ``k`` are then its own and
+    the other fields may be left out.
+    """
 
     d_sae: int
     k: int
@@ -98,6 +92,8 @@ class SAESection:
     grad_clip: float
     seed: int
     checkpoint_every_steps: int
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder of an SAE, of an atlas, or of a run: its SAE is taken. See precompute/given_sae.py."""
 
     def __post_init__(self) -> None:
         names = ("d_sae", "k", "n_tokens", "batch_tokens", "buffer_tokens", "learning_rate", "dead_after_tokens")
@@ -262,6 +258,9 @@ def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     """Build a recipe from parsed TOML. Raises RecipeError naming the first wrong field, e.g. ``sae.k``."""
     if "name" in raw:
         raise RecipeError(f"Recipe {name}: unknown field name (a recipe is named by its file).")
+    sae = raw.get("sae")
+    if isinstance(sae, Mapping) and "path" in sae:
+        raw = {**raw, "sae": {**dict.fromkeys(TRAINING_FIELDS, 1), **sae}}
     return _build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")
 
 
