@@ -1,22 +1,22 @@
 """Recipes: one TOML file that says what to compute, read into frozen dataclasses and checked field by field.
 
 A recipe holds science only. How it runs (device, batch sizes, workers) is a ``Runtime``, which no fingerprint sees.
-Fields marked ``place`` say where something lies on this machine: they are left out of ``section_science``, because a
-stage fingerprints the contents instead.
+A file may extend another recipe (``extends = "world"``) and give only what differs. Fields marked ``place`` say where
+something lies on this machine: they are left out of ``section_science``, because a stage fingerprints the contents
+instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from backend.errors import RecipeError
 from precompute.data_section import DataSection
+from precompute.recipe_parsing import build, read_tables
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 PLACE = {"place": True}
@@ -247,11 +247,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if not path.is_file():
         known = ", ".join(recipe_names()) or "none"
         raise RecipeError(f"There is no recipe {text!r}. Shipped recipes: {known}; or give the path of a .toml file.")
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}.") from error
-    return parse_recipe(raw, path.stem)
+    return parse_recipe(read_tables(path, RECIPES_DIR), path.stem)
 
 
 def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
@@ -261,46 +257,4 @@ def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     sae = raw.get("sae")
     if isinstance(sae, Mapping) and "path" in sae:
         raw = {**raw, "sae": {**dict.fromkeys(TRAINING_FIELDS, 1), **sae}}
-    return _build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")
-
-
-def _build(kind: Any, raw: Any, where: str, prefix: str) -> Any:
-    if not isinstance(raw, Mapping):
-        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table [{prefix.rstrip('.')}].")
-    hints = get_type_hints(kind)
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    for key in raw:
-        if key not in known:
-            raise RecipeError(f"{where}: unknown field {prefix}{key}. Known here: {', '.join(sorted(known))}.")
-    values: dict[str, Any] = {}
-    for key, item in known.items():
-        if key in raw:
-            values[key] = _convert(hints[key], raw[key], where, f"{prefix}{key}")
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise RecipeError(f"{where}: field {prefix}{key} is missing.")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise RecipeError(f"{where}: [{prefix.rstrip('.') or 'recipe'}] {error}.") from error
-
-
-def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
-    """``value`` as ``hint``; an int may stand for a float, nothing else is converted."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where, f"{name}.")
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is types.UnionType:
-        return _convert(next(item for item in arguments if item is not type(None)), value, where, name)
-    if origin is Literal:
-        if value not in arguments:
-            raise RecipeError(f"{where}: {name} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: {name} must be a list.")
-        return tuple(_convert(arguments[0], item, where, f"{name}[{index}]") for index, item in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise RecipeError(f"{where}: {name} is {value!r}; it must be of type {hint.__name__}.")
-    return value
+    return build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")

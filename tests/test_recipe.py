@@ -96,3 +96,29 @@ def test_files(tmp_path: Path) -> None:
 def test_shipped_recipes_are_valid() -> None:
     for name in recipe_names():
         assert load_recipe(name).name == name
+
+
+def test_a_recipe_that_extends_another_gives_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('extends = "world"\n[sae]\nk = 4\n', encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        'extends = "base.toml"\n[subject]\nlayer = 2\n[explain]\nstrengths = [7]\n', encoding="utf-8"
+    )
+    mine, world = load_recipe(tmp_path / "mine.toml"), load_recipe("world")
+    assert (mine.name, mine.subject.layer, mine.sae.k, mine.explain.strengths) == ("mine", 2, 4, (7.0,))
+    assert mine.subject.path == world.subject.path
+    assert mine.explain.prompts == world.explain.prompts
+    assert mine.score == world.score
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('extends = "no-such"', "extends 'no-such'"),
+        ("extends = 3", "must be the name of a recipe"),
+        ('extends = "mine.toml"', "extends itself: mine -> mine"),
+    ],
+)
+def test_a_wrong_base_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "mine.toml")
