@@ -54,6 +54,7 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
         "n_features": n_features,
         "blank_answer": _blank_answer(context.upstream["explain"]),
         "text_encoder": recipe.judges.text_encoder,
+        **({} if recipe.data.share == "thumbnails" else {"share": recipe.data.share}),
         "licences": LICENCES.get(recipe.data.kind, {}),
         "quality_filter": {
             "iou": recipe.score.quality_iou,

@@ -20,9 +20,7 @@ from backend.images import MAX_BYTES
 from precompute.data._sources import cached_table, digest, keep_table, stamp, track
 from precompute.data.folder import IMAGE_SUFFIXES
 
-INDEX_SCHEMA = pa.schema(
-    [("shard", pa.int32()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
-)
+INDEX_SCHEMA = pa.schema([("shard", pa.int32()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 
 
 class TarSource:
@@ -111,7 +109,7 @@ def _index_of(path: Path, shard: int) -> pa.Table:
                     raise
     except (tarfile.TarError, OSError) as error:
         raise DataError(
-            f"{path} cannot be read as a tar file ({error}). Shards must be plain, not compressed (no .tar.gz), so that "
+            f"{path} cannot be read as a tar file ({error}). Shards must not be compressed (no .tar.gz), so that "
             "single pictures can be read; fetch it again if it should be."
         ) from error
     return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
