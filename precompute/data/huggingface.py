@@ -118,10 +118,7 @@ def _streamed(section: DataSection, name: str) -> PictureSource:
     n = n_wanted(section, name)
     try:
         source = str(place) if place.is_dir() else section.path
-        rows = datasets.load_dataset(source, split=name, streaming=True)
-        rows = rows.cast_column(section.image_column, datasets.Image(decode=False))
-    except KeyError as error:
-        raise DatasetMissing(f"{section.path} has no column {section.image_column!r} ({error}).") from error
+        rows = datasets.load_dataset(source, split=name, streaming=True).decode(False)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DatasetMissing(_unreachable(section.path, error)) from error
     return fetched(section, name, rows, n)
