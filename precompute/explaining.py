@@ -126,14 +126,17 @@ class ExplanationSession:
         segmenter: Segmenter,
     ) -> tuple[list[Trial], dict[tuple[int, float], Result]]:
         """Try every strength on every feature and measure the answers on the select split."""
-        trials: list[Trial] = []
         results: dict[tuple[int, float], Result] = {}
         for strength in strengths:
             answers = self.explain(arm, features, dict.fromkeys(features, strength), context)
-            for feature, result in zip(features, answers, strict=True):
-                results[feature, strength] = result
-                trials.append(self._trial(arm, feature, strength, result, segmenter))
-        return trials, results
+            results.update({(result.feature, strength): result for result in answers})
+        # Feature by feature, so that a segmenter embeds an image once for all strengths.
+        measured = {
+            (feature, strength): self._trial(arm, feature, strength, results[feature, strength], segmenter)
+            for feature in features
+            for strength in strengths
+        }
+        return [measured[feature, strength] for strength in strengths for feature in features], results
 
     def _trial(self, arm: Arm, feature: int, strength: float, result: Result, segmenter: Segmenter) -> Trial:
         text = result.text if isinstance(result, Explanation) else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,17 @@ from torch import nn
 
 from backend.models.base import SubjectModel
 from backend.types import HookPoint
-from precompute.shrunken import clip, dinov2, dinov3, gemma3, internvl, llava_onevision, qwen2_5_vl, siglip
+from precompute.shrunken import (
+    clip,
+    dinov2,
+    dinov2_with_registers,
+    dinov3_vit,
+    gemma3,
+    internvl,
+    llava_onevision,
+    qwen2_5_vl,
+    siglip,
+)
 from tests.builders_subject import reference_pixels
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
@@ -32,8 +41,8 @@ N_IMAGE_TOKENS = {"gemma3": 4, "internvl": 4, "llava_onevision": 17, "qwen2_5_vl
 TOWERS: dict[str, Callable[[Path], Path]] = {
     "clip": clip.build,
     "dinov2": dinov2.build,
-    "dinov2_with_registers": partial(dinov2.build, n_registers=4),
-    "dinov3_vit": dinov3.build,
+    "dinov2_with_registers": dinov2_with_registers.build,
+    "dinov3_vit": dinov3_vit.build,
     "siglip": siglip.build,
 }
 """Families of image encoders without a language model."""

@@ -86,7 +86,7 @@ class Explain(Stage):
         if self._session is None or self._session[0] != context.out_dir:
             upstream = context.upstream
             session = ExplanationSession(context.recipe, context.runtime, upstream["train_sae"], upstream["harvest"])
-            self._session = (context.out_dir, session, open_judges(context.recipe))
+            self._session = (context.out_dir, session, open_judges(context.recipe, context.runtime))
         return self._session[1], self._session[2]
 
     def run_shard(self, context: StageContext, key: str) -> None:

@@ -49,7 +49,7 @@ class ScoringSession:
         self.recipe = context.recipe
         self.images = open_image_set(context.recipe, Split.SCORE)
         require_disjoint({split: open_image_set(context.recipe, split).ids for split in _DISJOINT})
-        self.judges: Judges = open_judges(context.recipe)
+        self.judges: Judges = open_judges(context.recipe, context.runtime)
         self.harvest: Artifact = context.upstream["harvest"]
         self.subject: VisionTower = open_tower(context.recipe, context.runtime)
         self.sae = TopKSAE.load(context.upstream["train_sae"].folder / "sae", device=device_of(context.runtime))
