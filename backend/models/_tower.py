@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from einops import EinopsError
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
@@ -28,9 +28,6 @@ class CheckpointTower(VisionTower):
 
     image_options: ClassVar[Mapping[str, object]] = {}
     """Options of the family's image processor under which every image becomes one square, whole."""
-    patch_order: Int[Tensor, " patch"] | None = None
-    """For a tower that runs through the patches of all images in one sequence and in an order of its own: the row-major
-    patch of each token. None where tokens are row-major, image by image."""
 
     def __init__(self, checkpoint: Checkpoint, *, card: ModelCard, hook_point: HookPoint) -> None:
         """Cut it. Raises SubjectMismatch if the tower has no such hook point."""

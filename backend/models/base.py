@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -117,6 +117,9 @@ class VisionTower(ABC):
     """Width of the residual stream at the hook point."""
     image_px: int
     """Side of the square the processor resizes every image to."""
+    patch_order: Int[Tensor, " patch"] | None = None
+    """For a tower that runs through the patches of all images in one sequence and in an order of its own: the row-major
+    patch of each token. None where tokens are row-major, image by image."""
     device: torch.device
 
     @property
