@@ -16,10 +16,9 @@ from torch import nn
 
 from backend.models.base import SubjectModel
 from backend.types import HookPoint
-from tests.builders_internvl import save_tiny_internvl
-from tests.builders_subject import save_tiny_subject
+from precompute.shrunken import gemma3, internvl
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": save_tiny_subject, "internvl": save_tiny_internvl}
+BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": gemma3.build, "internvl": internvl.build}
 MIDDLE, LAST = HookPoint(layer=1), HookPoint(layer=2)
 PROMPT = "What is shown in the image?"
 
