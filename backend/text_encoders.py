@@ -78,9 +78,13 @@ class SentenceTransformerEncoder:
         self.model_dir = model_dir
         self._lock = Lock()
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the files; not of the folder's place."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint(
             {"files": files_fingerprint(self.model_dir, _FETCHED_FILES), "code": "sentence-transformers"}
         )

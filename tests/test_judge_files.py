@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_all_that_is_missing_is_named_at_once(hub: Path) -> None:
     assert [one.name for one in missing] == REPOSITORIES
     for one in missing:
         assert one.licence_page == f"https://huggingface.co/{one.name}"
-        assert f"hf download {one.name}" in one.message and one.licence_page in one.message
+        assert f"hf download {one.name}" in one.message and f"at {one.licence_page} and" in one.message
     with pytest.raises(SubjectMissing) as caught:
         open_judges(recipe)
     for repository in REPOSITORIES[:4]:
@@ -107,12 +108,13 @@ def test_an_interrupted_download_is_named(hub: Path) -> None:
 
 
 def test_a_gated_repository_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import httpx
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError
 
+    refusal: Any = SimpleNamespace(status_code=403, headers={}, request=None)
+
     def refuse(*_: Any, **__: Any) -> str:
-        raise GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "https://example.org")))
+        raise GatedRepoError("403", response=refusal)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(SubjectMissing, match=r"facebook/sam3 is gated: accept its licence at https://.*auth login"):

@@ -66,8 +66,8 @@ def test_whole_pictures_keep_their_edges_and_centre_crops_do_not() -> None:
     assert np.array_equal(whole(square, 28), centre(square, 28))
     folder = folder_of("open_clip")
     black = Image.new("RGB", (80, 40))
-    for crop, differs in (("whole", True), ("centre", False)):
-        encoder = OpenClipEncoder(folder, crop=crop)
+    encoders = (OpenClipEncoder(folder, crop="whole"), OpenClipEncoder(folder, crop="centre"))
+    for encoder, differs in zip(encoders, (True, False), strict=True):
         rows = encoder.encode_images([edge, black])
         assert bool(np.abs(rows[0] - rows[1]).max() > 1e-3) is differs
 
@@ -76,7 +76,7 @@ def test_centre_crops_and_tokens_are_those_of_open_clip() -> None:
     import open_clip
 
     encoder = OpenClipEncoder(folder_of("open_clip"), crop="centre")
-    transform = open_clip.image_transform(28, is_train=False, resize_mode="shortest", interpolation="bicubic")
+    transform: Any = open_clip.image_transform(28, is_train=False, resize_mode="shortest", interpolation="bicubic")
     expected = torch.stack([transform(image) for image in pictures()])
     torch.testing.assert_close(encoder.pixels(pictures()), expected, atol=1e-5, rtol=0)
     assert torch.equal(encoder.tokens([TEXT]), open_clip.tokenize([TEXT]))
@@ -213,7 +213,7 @@ def test_settings_change_only_the_fingerprint_of_their_judge(paper: Judges) -> N
     assert set(before) == {"generator", "segmenter", "image_text"}
     for role, settings in SETTINGS.items():
         for name, value in settings.items():
-            after = open_paper(**{name: value}).fingerprints
+            after = open_paper(RUNTIME, **{name: value}).fingerprints
             assert {key for key in before if before[key] != after[key]} == {role}, name
     sam3 = open_paper(segmenter="sam3").segmenter.fingerprint
     assert len({sam3, open_paper(segmenter="sam3", mask_choice="first").segmenter.fingerprint}) == 2
@@ -231,7 +231,7 @@ def test_weights_change_a_fingerprint_and_places_batches_and_devices_do_not(pape
         bytes_ = bytearray(weights.read_bytes())
         bytes_[-1] ^= 1
         weights.write_bytes(bytes(bytes_))
-        after = open_paper(**{field: str(changed)}).fingerprints
+        after = open_paper(RUNTIME, **{field: str(changed)}).fingerprints
         assert {key for key in after if after[key] != paper.fingerprints[key]} == {roles[field]}, field
 
 

@@ -53,8 +53,8 @@ def case(name: str, choice: str) -> Case:
     recipe = load_recipe("world")
     corpus = open_image_set(recipe, Split.SCORE)
     ids = corpus.ids[:40]  # enough for some of them to show what the texts name
-    segmenters = [open_judges(recipe).segmenter for _ in range(2)]
-    return Case(*segmenters, ids, [corpus.load(image_id) for image_id in ids])
+    images = [corpus.load(image_id) for image_id in ids]
+    return Case(open_judges(recipe).segmenter, open_judges(recipe).segmenter, ids, images)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def test_a_union_holds_the_first_region_of_the_same_prompt() -> None:
 
 
 def test_images_of_different_sizes_reach_the_atlas() -> None:
-    named = dict(zip(IDS, pictures(), strict=True))
+    named: dict[str, Image.Image] = dict(zip(IDS, pictures(), strict=True))
     rows = text_masks(open_paper().segmenter, TEXT, named, PatchGrid(rows=4, cols=4), images_per_batch=2)
     assert [row["image_id"] for row in rows] == list(IDS)
 

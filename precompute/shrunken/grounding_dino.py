@@ -30,13 +30,14 @@ def build(folder: Path, *, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
+    levels: dict[str, Any] = {"out_indices": [2, 3, 4]}
     swin = SwinConfig(
         image_size=SHORTEST_PX,
         embed_dim=8,
         depths=[1, 1, 1, 1],
         num_heads=[1, 1, 2, 2],
         window_size=4,
-        out_indices=[2, 3, 4],
+        **levels,
     )
     bert = BertConfig(
         vocab_size=len(tokenizer),
