@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 
 N_VALUES = 256
 FILTERS = (
@@ -66,17 +66,17 @@ class PixelBytes:
         return values
 
 
-_known: WeakKeyDictionary[SubjectModel, PixelBytes | None] = WeakKeyDictionary()
+_known: WeakKeyDictionary[VisionTower, PixelBytes | None] = WeakKeyDictionary()
 
 
-def pixel_bytes(subject: SubjectModel) -> PixelBytes | None:
+def pixel_bytes(subject: VisionTower) -> PixelBytes | None:
     """The short way for a subject; None if its processor does more than resize, scale and normalise."""
     if subject not in _known:
         _known[subject] = _find(subject)
     return _known[subject]
 
 
-def _find(subject: SubjectModel) -> PixelBytes | None:
+def _find(subject: VisionTower) -> PixelBytes | None:
     side = subject.image_px
     if side * side < N_VALUES:
         return None

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from backend.errors import ActivationsNotFinite, ImageUnreadable
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.pixel_bytes import PixelBytes, pixel_bytes
 from precompute.datasets import ImageSet
 
@@ -51,7 +51,7 @@ class PixelChunk:
 
 
 def encode_images(
-    subject: SubjectModel,
+    subject: VisionTower,
     image_set: ImageSet,
     image_ids: Sequence[str],
     *,
@@ -81,7 +81,7 @@ def encode_images(
 
 
 def read_chunks(
-    subject: SubjectModel,
+    subject: VisionTower,
     image_set: ImageSet,
     image_ids: Sequence[str],
     *,
@@ -106,7 +106,7 @@ def read_chunks(
 
 
 def _read(
-    readers: ThreadPoolExecutor, subject: SubjectModel, image_set: ImageSet, image_ids: Sequence[str], wanted: range
+    readers: ThreadPoolExecutor, subject: VisionTower, image_set: ImageSet, image_ids: Sequence[str], wanted: range
 ) -> PixelChunk:
     short = pixel_bytes(subject)
     on_device = short is not None and subject.device.type != "cpu"
@@ -129,7 +129,7 @@ def _read(
     )
 
 
-def _joined(subject: SubjectModel, short: PixelBytes | None, items: Sequence[np.ndarray | Image.Image]) -> Tensor:
+def _joined(subject: VisionTower, short: PixelBytes | None, items: Sequence[np.ndarray | Image.Image]) -> Tensor:
     if not items:
         return torch.empty(0)
     if short is None:
@@ -139,7 +139,7 @@ def _joined(subject: SubjectModel, short: PixelBytes | None, items: Sequence[np.
 
 
 def finite_residuals(
-    subject: SubjectModel, pixels: Float[Tensor, "image 3 h w"]
+    subject: VisionTower, pixels: Float[Tensor, "image 3 h w"]
 ) -> Float[Tensor, "image patch d_model"]:
     """``subject.to_hook`` with the check that every number is finite. Raises ActivationsNotFinite."""
     residuals = subject.to_hook(pixels)

@@ -27,7 +27,7 @@ from precompute.recipe import Recipe
 from precompute.sae_evaluation import measure
 from precompute.sae_fit import check_place
 from precompute.stage import StageContext
-from precompute.subject import open_subject, subject_science
+from precompute.subject import open_tower, subject_science
 
 N_IMAGES = 512
 """Images on which the reconstruction is measured, at most."""
@@ -64,7 +64,7 @@ def take_sae(context: StageContext) -> Mapping[str, Any]:
             f"The SAE at {recipe.sae.path} has d_sae {sae.d_sae} and k {sae.k}, but the recipe's [sae] says "
             f"{recipe.sae.d_sae} and {recipe.sae.k}: write the former there."
         )
-    subject = open_subject(recipe, context.runtime)
+    subject = open_tower(recipe, context.runtime)
     check_place(sae, subject)
     images = open_image_set(recipe, Split.EXPLAIN)
     failures: Counter[str] = Counter()

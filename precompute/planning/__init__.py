@@ -14,13 +14,13 @@ from backend.models import locate
 from backend.settings import resolve_path
 from backend.types import Split
 from precompute.datasets import open_image_set
-from precompute.judges import open_judges
+from precompute.judges import missing_judges, open_judges
 from precompute.planning.estimate import StageCost, stage_costs
 from precompute.planning.roofline import DEVICES, unit_costs
 from precompute.planning.shapes import shape_of
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, workload
-from precompute.recipe import Recipe, Runtime, SubjectSection
+from precompute.recipe import ExplainerSection, Recipe, Runtime, SubjectSection
 from precompute.stages.train_sae import held_out_count
 
 HERE = "here"
@@ -74,7 +74,9 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
             f"Recipe {recipe.name} cannot be measured here: {' '.join(missing)} "
             f"Plan for another device instead, e.g. --device {next(iter(DEVICES))}."
         )
-    subject, explainer = (shape_of(_name(one), _folder(one)) for one in (recipe.subject, explainer_section(recipe)))
+    subject, explainer = (
+        shape_of(_name(one), _folder(one)) for one in (recipe.subject, recipe.explainer or recipe.subject)
+    )
     costs = _measured(recipe, runtime) if device == HERE else None
     if costs is None:
         costs = unit_costs(
@@ -108,16 +110,11 @@ def _measured(recipe: Recipe, runtime: Runtime) -> UnitCosts:
     return measure(recipe, runtime)
 
 
-def explainer_section(recipe: Recipe) -> SubjectSection:
-    """The model that explains: the subject itself unless the recipe names another."""
-    return recipe.subject
-
-
-def _name(section: SubjectSection) -> str:
+def _name(section: SubjectSection | ExplainerSection) -> str:
     return section.repository or section.path or ""
 
 
-def _folder(section: SubjectSection) -> Path | None:
+def _folder(section: SubjectSection | ExplainerSection) -> Path | None:
     """The model's folder, or None if it is not on this machine."""
     try:
         return locate(resolve_path(section.path) if section.path else _name(section))
@@ -128,15 +125,12 @@ def _folder(section: SubjectSection) -> Path | None:
 def missing_parts(recipe: Recipe) -> tuple[str, ...]:
     """What a run would stop at, all of it: weights, gated repositories, images. Each sentence names what mends it."""
     found: list[str] = []
-    for section in dict.fromkeys((recipe.subject, explainer_section(recipe))):
+    for section in dict.fromkeys((recipe.subject, recipe.explainer or recipe.subject)):
         try:
             locate(resolve_path(section.path) if section.path else _name(section))
         except IconoscopeError as error:
             found.append(str(error))
-    try:
-        open_judges(recipe)
-    except IconoscopeError as error:
-        found.append(str(error))
+    found += [one.message for one in missing_judges(recipe)]
     for split in Split:
         try:
             open_image_set(recipe, split)
@@ -152,7 +146,7 @@ def split_sizes(recipe: Recipe) -> SplitSizes:
         try:
             sizes[split.value] = len(open_image_set(recipe, split).ids)
         except IconoscopeError:
-            limit = getattr(recipe.data, f"n_{split.value}_images", None)
+            limit = recipe.data.limit(split)
             if limit is None:
                 raise
             sizes[split.value] = limit

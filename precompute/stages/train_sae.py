@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backend.errors import ArtifactDamaged, DataError
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import SAEConfig, TopKSAE
 from backend.types import Split
 from precompute.datasets import ImageSet, open_image_set
@@ -33,7 +33,7 @@ from precompute.recipe import Recipe, section_science
 from precompute.sae_evaluation import measure
 from precompute.sae_trainer import SAETrainer, TrainerConfig
 from precompute.stage import Stage, StageContext
-from precompute.subject import device_of, hook_point_of, open_subject, subject_science
+from precompute.subject import device_of, hook_point_of, open_tower, subject_science
 from precompute.token_stream import Cursor, TokenStream
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -80,7 +80,7 @@ class TrainingRun:
         recipe = context.recipe
         self._context = context
         self.unreadable: set[str] = set()
-        self.subject = open_subject(recipe, context.runtime)
+        self.subject = open_tower(recipe, context.runtime)
         self.images: ImageSet = open_image_set(recipe, Split.TRAIN)
         n_held_out = held_out_count(len(self.images.ids))
         self.train_ids = tuple(self.images.ids[:-n_held_out])
@@ -247,7 +247,7 @@ class TrainSAE(Stage):
         )
         return {"failures": failures, "notes": quality.as_dict()}
 
-    def _sae(self, context: StageContext, trainer: SAETrainer, subject: SubjectModel) -> TopKSAE:
+    def _sae(self, context: StageContext, trainer: SAETrainer, subject: VisionTower) -> TopKSAE:
         config = trainer.config
         return TopKSAE(
             SAEConfig(
