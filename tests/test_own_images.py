@@ -270,3 +270,11 @@ def test_the_fingerprint_is_that_of_the_contents(recipe: Recipe, tmp_path: Path)
     first, copy = (plan(with_sae(recipe, sae_at(tmp_path / name)), stage)[0].fingerprint for name in ("a", "b"))
     random_sae(d_model=32, d_sae=24, k=3, layer=1, seed=5).save(tmp_path / "b")
     assert first == copy != plan(with_sae(recipe, tmp_path / "b"), stage)[0].fingerprint
+
+
+def test_a_plan_with_a_given_sae_trains_nothing(folder: Path, shipped_atlas: Path) -> None:
+    from precompute.planning import make_plan
+
+    made = make_plan(chosen_recipe("world", folder, shipped_atlas), "h100", RUNTIME)
+    assert made.missing == ()
+    assert made.stages[0].stage == "train_sae" and " 0 steps" in made.stages[0].work
