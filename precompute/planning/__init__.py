@@ -16,8 +16,8 @@ from backend.types import Split
 from precompute.datasets import open_image_set
 from precompute.given_sae import N_IMAGES
 from precompute.judges import missing_judges, open_judges
-from precompute.planning.estimate import StageCost, stage_costs
-from precompute.planning.roofline import DEVICES, unit_costs
+from precompute.planning.estimate import StageCost, rows_that_fit, stage_costs
+from precompute.planning.roofline import DEVICES, Device, unit_costs
 from precompute.planning.shapes import shape_of
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, workload
@@ -39,6 +39,8 @@ class Plan:
     stages: tuple[StageCost, ...]
     missing: tuple[str, ...]
     """What must be fetched or accepted first, one sentence each; empty if the recipe can run now."""
+    too_large: str | None = None
+    """Stages that need more memory than the device has."""
 
     @property
     def seconds(self) -> float:
@@ -67,42 +69,43 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
     """
     missing = missing_parts(recipe)
     if device == "auto":
-        device = HERE if not missing else "h100"
+        device = HERE if not missing else next(iter(DEVICES))
     if device != HERE and device not in DEVICES:
         raise RecipeError(f"There is no device {device!r} to plan for; choose one of: {HERE}, {', '.join(DEVICES)}.")
     if device == HERE and missing:
         raise RecipeError(
             f"Recipe {recipe.name} cannot be measured here: {' '.join(missing)} "
-            f"Plan for another device instead, e.g. --device {next(iter(DEVICES))}."
+            f"Plan for another device instead: --on {next(iter(DEVICES))}."
         )
-    subject, explainer = (
-        shape_of(_name(one), _folder(one)) for one in (recipe.subject, recipe.explainer or recipe.subject)
-    )
-    costs = _measured(recipe, runtime) if device == HERE else None
-    if costs is None:
-        costs = unit_costs(
-            recipe,
-            DEVICES[device],
-            subject,
-            explainer,
-            layer=recipe.subject.layer,
-            rows=runtime.prompts_per_batch,
-        )
+    sections = (recipe.subject, recipe.explainer or recipe.subject)
+    subject, explainer = (shape_of(_name(one), _folder(one)) for one in sections)
+    rows, costs = runtime.prompts_per_batch, None
+    if device == HERE:
+        costs = _measured(recipe, runtime)
+    else:
+        rows = rows_that_fit(recipe, explainer, DEVICES[device], rows)
+        costs = unit_costs(recipe, DEVICES[device], subject, explainer, layer=recipe.subject.layer, rows=rows)
     sizes = split_sizes(recipe)
-    work = workload(
-        recipe,
-        sizes,
-        patches_per_image=subject.n_patches,
-        n_concepts=_concepts(recipe),
-        held_out=held_out_count(sizes.train) if recipe.sae.path is None else min(N_IMAGES, sizes.explain),
-    )
+    held_out = held_out_count(sizes.train) if recipe.sae.path is None else min(N_IMAGES, sizes.explain)
+    concepts = _concepts(recipe)
+    work = workload(recipe, sizes, patches_per_image=subject.n_patches, n_concepts=concepts, held_out=held_out)
+    stages = stage_costs(recipe, work, costs, subject, explainer, rows)
     return Plan(
         recipe=recipe.name,
         device=device,
         measured=device == HERE,
-        stages=stage_costs(recipe, work, costs, subject, explainer, runtime.prompts_per_batch),
+        stages=stages,
         missing=missing,
+        too_large=None if device == HERE else _too_large(stages, DEVICES[device]),
     )
+
+
+def _too_large(stages: tuple[StageCost, ...], device: Device) -> str | None:
+    over = [one for one in stages if one.accelerator_bytes > device.memory_bytes]
+    if not over:
+        return None
+    needs = ", ".join(f"{one.stage} needs {one.accelerator_bytes / 1e9:.0f} GB" for one in over)
+    return f"{needs}, the {device.label} has {device.memory_bytes / 1e9:.0f} GB."
 
 
 def _measured(recipe: Recipe, runtime: Runtime) -> UnitCosts:
