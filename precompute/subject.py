@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ def open_subject(recipe: Recipe, runtime: Runtime) -> SubjectModel:
 @lru_cache(maxsize=1)
 def _load(folder: str, hook_point: HookPoint, device: str, dtype: str) -> SubjectModel:
     return load_subject(folder, hook_point, device=device, dtype=dtype)
+
+
+def release_subject() -> None:
+    """Forget the loaded subject, so that its memory is free for another process's."""
+    _load.cache_clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _folder(recipe: Recipe) -> Path:

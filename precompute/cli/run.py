@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from precompute.engines import EngineOptions, open_engine
 from precompute.progress import choose_progress
 from precompute.recipe import Runtime, load_recipe
 from precompute.runner import run_recipe
@@ -32,12 +33,17 @@ class Run:
     """Folder for the results, one subfolder per stage."""
     runtime: Annotated[Runtime, tyro.conf.arg(name="")] = field(default_factory=Runtime)
     """How to run; changes no result's fingerprint."""
+    engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
+    """Where the shards are computed; changes no result's fingerprint."""
 
     def __call__(self) -> int:
         recipe = load_recipe(self.recipe)
         command = f"iconoscope run {self.recipe} --out {self.out}"
         try:
-            artifacts = run_recipe(recipe, self.out, self.runtime, choose_progress(), command=command)
+            with open_engine(self.engine, self.runtime) as engine:
+                artifacts = run_recipe(
+                    recipe, self.out, self.runtime, choose_progress(), command=command, engine=engine
+                )
         except KeyboardInterrupt:
             print(f"iconoscope: stopped; finished shards are kept. Go on with: {command}", file=sys.stderr)
             return 130
