@@ -56,6 +56,7 @@ def join_cluster(address: str, n_cpus: int | None) -> Any:
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
+            _system_config={"worker_niceness": 0},  # workers are the run, not a job in its background
             **quiet,
         )
     return ray
