@@ -24,6 +24,7 @@ from types import FrameType
 from backend.artifact_writer import PLAN_NAME, TEMPORARY_PREFIX, ArtifactWriter, raise_if_disk_full, sweep, write_file
 from backend.artifacts import MANIFEST_NAME, SHARDS_NAME, Artifact
 from backend.errors import ArtifactDamaged, ArtifactError, ArtifactStale
+from backend.memory_limits import MemoryLimits, memory_limits
 from precompute.engines.base import Engine
 from precompute.engines.local import LocalEngine
 from precompute.progress import duration
@@ -131,14 +132,28 @@ def _run_stage(
     keys = _shard_keys(stage, context)
     context = replace(context, shard_keys=keys)
     missing = _missing_shards(stage, writer, keys, progress)
-    _run_shards(stage, context, keys, missing, engine)
-    progress.note(f"{stage.name}: {len(keys)} of {len(keys)} shards done, finishing.")
-    extra = stage.finish(context)
-    artifact = writer.commit(extra, shards=keys if stage.keep_shards else ())
+    limits = MemoryLimits(say=lambda message: _memory_note(context, message))
+    with memory_limits(limits):
+        artifact = _computed(context, stage, keys, missing, engine)
     _prune_shards(artifact)
     log.write("stage finished", seconds=round(time.monotonic() - started, 3), failures=dict(artifact.manifest.failures))
     progress.note(f"{stage.name}: finished in {_since(started)}{_failure_text(artifact)} ({folder}).")
     return artifact
+
+
+def _computed(
+    context: StageContext, stage: Stage, keys: tuple[str, ...], missing: Sequence[str], engine: Engine
+) -> Artifact:
+    _run_shards(stage, context, keys, missing, engine)
+    context.progress.note(f"{stage.name}: {len(keys)} of {len(keys)} shards done, finishing.")
+    extra = stage.finish(context)
+    return context.writer.commit(extra, shards=keys if stage.keep_shards else ())
+
+
+def _memory_note(context: StageContext, message: str) -> None:
+    """Said aloud and kept: a batch size that does not fit costs time on every run."""
+    context.progress.note(message)
+    context.log.write("memory ran out", message=message)
 
 
 def _failure_text(artifact: Artifact) -> str:

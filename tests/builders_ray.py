@@ -1,13 +1,14 @@
 """What a Ray worker loads in a test: the toy pipeline or the planted one; and toy shards that kill their own process.
 
 A file ``die-<shard>-<n>`` beside the stages' folders is one death: the worker removes it, writes half of the shard and
-gets SIGKILL. ``fail-<shard>`` makes the shard raise instead.
+gets SIGKILL. ``fail-<shard>`` makes the shard raise instead, ``stop-<shard>`` holds the id of a process that gets SIGINT.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ class DeadlyRanges(Ranges):
             os.kill(os.getpid(), signal.SIGKILL)
         if (run / f"fail-{key}").is_file():
             raise DataError(f"shard {key} cannot be read")
+        if (order := run / f"stop-{key}").is_file():
+            context.writer.write_bytes("squares.parquet", b"half a shard", shard=key)
+            os.kill(int(order.read_text()), signal.SIGINT)
+            time.sleep(60)
         super().run_shard(context, key)
         context.progress.note(f"computed {key}")
         context.log.write("range computed", first=key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from precompute.engines.ray import RayEngine
 from precompute.engines.worker import as_error, described
 from precompute.progress import SilentProgress
 from precompute.recipe import Runtime
-from precompute.runner import run_recipe
+from precompute.runner import RunStopped, run_recipe
 from precompute.stage import load_stages
 from tests.builders_pipeline import RUNTIME, planted_recipe, planted_run, planted_subject
 from tests.builders_ray import LOADER, deadly_stages, order_deaths
@@ -189,6 +190,19 @@ def test_an_error_in_a_shard_is_raised_here(tmp_path: Path, local: Path, engine:
         run_toy(tmp_path, engine)
     (tmp_path / "fail-items-0100").unlink()
     run_toy(tmp_path, engine)
+    assert contents(tmp_path) == contents(local)
+
+
+@pytest.mark.slow
+def test_stopping_ends_at_once_and_leaves_nothing_half_done(tmp_path: Path, local: Path, engine: RayEngine) -> None:
+    """Ctrl-C while both workers are busy; the cluster lives on, the workers do not."""
+    (tmp_path / "stop-items-0200").write_text(str(os.getpid()))
+    with pytest.raises(RunStopped):
+        run_toy(tmp_path, engine)
+    shards = next((tmp_path / "ranges").iterdir()) / "shards"
+    assert not (shards / "items-0200").exists() and not leftovers(tmp_path)
+    (tmp_path / "stop-items-0200").unlink()
+    run_toy(tmp_path, None)
     assert contents(tmp_path) == contents(local)
 
 

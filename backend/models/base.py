@@ -189,6 +189,11 @@ class SubjectModel(ABC):
         last = deque(steps, maxlen=1)
         return last[0] if last else [""] * image_embeddings.shape[0]
 
+    def answer_bytes(self, prompt: str, n_images: int, max_new_tokens: int) -> int:
+        """Memory that one row of an answer takes, in bytes, estimated from above; 0 if that is unknown."""
+        del prompt, n_images, max_new_tokens
+        return 0
+
     def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
         """Residual stream at the hook point, patches only, float32. Runs no block after the hook point."""
         return self.state_at_hook(pixel_values).patches

@@ -17,6 +17,7 @@ from typing import Any
 from backend.artifact_writer import ArtifactWriter
 from backend.artifacts import Artifact
 from backend.errors import EngineError
+from backend.memory_limits import MemoryLimits
 from precompute.progress import SilentProgress
 from precompute.recipe import Recipe, Runtime, parse_recipe
 from precompute.stage import PlannedStage, Stage, StageContext, StageLog, load_stages, peak_memory_bytes, plan
@@ -98,6 +99,7 @@ class JobSite:
         self.progress = HeldProgress()
         folder = Path(job["out_dir"])
         self.log = HeldLog(folder)
+        self.limits = MemoryLimits(say=self._memory_note)
         inputs = item.inputs
         self.context = StageContext(
             recipe=recipe,
@@ -117,6 +119,10 @@ class JobSite:
             log=self.log,
             shard_keys=tuple(job["shard_keys"]),
         )
+
+    def _memory_note(self, message: str) -> None:
+        self.progress.note(message)
+        self.log.write("memory ran out", message=message)
 
 
 def _require_same(item: PlannedStage, job: Job) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from backend import errors
 from backend.errors import IconoscopeError
+from backend.memory_limits import memory_limits
 from precompute.engines.job import Job, JobSite
 from precompute.stage import peak_memory_bytes
 
@@ -33,7 +34,8 @@ class ShardWorker:
         started = time.monotonic()
         try:
             site = self._open(job)
-            site.stage.run_shard(site.context, key)
+            with memory_limits(site.limits):
+                site.stage.run_shard(site.context, key)
             site.context.writer.finish_shard(key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver decides
             return {"error": described(error), **self._held()}
