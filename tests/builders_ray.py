@@ -1,7 +1,7 @@
 """What a Ray worker loads in a test: the toy pipeline or the planted one; and toy shards that kill their own process.
 
 A file ``die-<shard>-<n>`` beside the stages' folders is one death: the worker removes it, writes half of the shard and
-gets SIGKILL. ``fail-<shard>`` makes the shard raise instead, ``stop-<shard>`` holds the id of a process that gets SIGINT.
+gets SIGKILL. ``fail-<shard>`` makes the shard raise instead, ``stop-<shard>`` names a process for SIGINT.
 """
 
 from __future__ import annotations
