@@ -12,7 +12,9 @@ from torch import Tensor
 from backend.errors import ActivationsNotFinite, DataError
 from backend.sae import SAEConfig, TopKSAE
 from precompute.sae_evaluation import measure
-from precompute.sae_trainer import SAETrainer, TrainerConfig, decode_dense, decode_sparse, geometric_median
+from precompute.sae_gradients import decode_sparse
+from precompute.sae_trainer import SAETrainer, TrainerConfig, geometric_median
+from tests.dense_gradients import decode_dense
 from precompute.token_stream import Cursor, TokenStream
 
 
