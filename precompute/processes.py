@@ -21,8 +21,15 @@ from backend.errors import RecipeError
 class Processes(Protocol):
     """The group as one of its members sees it. Every member must make the same calls in the same order."""
 
-    rank: int
-    size: int
+    @property
+    def rank(self) -> int:
+        """This process's number; process 0 writes."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
 
     def sum(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by its sum over all processes."""

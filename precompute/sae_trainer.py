@@ -188,7 +188,8 @@ class SAETrainer:
         norm = torch.nn.utils.get_total_norm(list(gradients.values()))
         shrink = (self.config.grad_clip / (norm + 1e-6)).clamp(max=1.0)
         if norm.is_cuda or shrink < 1:  # on the CPU asking is free, and a factor of 1 would cost a pass over memory
-            torch._foreach_mul_(list(gradients.values()), shrink)
+            for gradient in gradients.values():
+                gradient.mul_(shrink)
         for name, parameter in self._parameters.items():
             parameter.grad = gradients[name]
         for group in self._optimiser.param_groups:
@@ -249,7 +250,7 @@ class SAETrainer:
 
 
 def _turned(name: str, tensor: Tensor) -> Tensor:
-    """Between the form of ``weights`` and the trainer's own: here W_enc has one row per feature, as its gradient has."""
+    """Between the form of ``weights`` and the trainer's own, where W_enc has one row per feature as its gradient."""
     return tensor.t().contiguous() if name == "W_enc" and tensor.ndim == 2 else tensor
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -56,13 +58,11 @@ def test_parts_of_a_batch_add_up_to_the_whole() -> None:
     """What processes that share a batch rely on; AuxK's mean and variance are those of the whole batch."""
     w, x, dead = weights(1), tokens(1), torch.tensor([3, 7, 20, 31])
     whole = loss_and_gradients(x, w, dead, terms())
-    aims = _sums_over_batch(x, w, dead)
-    parts = []
-    for part in x.split([13, 30, 7]):
-        answers = iter(aims)
-        parts.append(
-            loss_and_gradients(part, w, dead, terms(), sum_over_processes=lambda t, a=answers: t.copy_(next(a)))
-        )
+    over_batch = _sums_over_batch(x, w, dead)
+    parts = [
+        loss_and_gradients(part, w, dead, terms(), sum_over_processes=_answering(over_batch))
+        for part in x.split([13, 30, 7])
+    ]
     torch.testing.assert_close(sum(part.loss for part in parts), whole.loss)
     for name, expected in whole.by_name.items():
         torch.testing.assert_close(sum(part.by_name[name] for part in parts), expected)
@@ -73,6 +73,16 @@ def _sums_over_batch(x: Tensor, w: dict[str, Tensor], dead: Tensor) -> list[Tens
     seen: list[Tensor] = []
     loss_and_gradients(x, w, dead, terms(), sum_over_processes=lambda tensor: seen.append(tensor.clone()))
     return seen
+
+
+def _answering(sums: list[Tensor]) -> Callable[[Tensor], None]:
+    """A sum over processes that knows its results, in the order in which they are asked for."""
+    remaining = iter(sums)
+
+    def answer(tensor: Tensor) -> None:
+        tensor.copy_(next(remaining))
+
+    return answer
 
 
 @pytest.mark.parametrize("d_sae", [64, 512, 500])

@@ -14,8 +14,8 @@ from backend.sae import SAEConfig, TopKSAE
 from precompute.sae_evaluation import measure
 from precompute.sae_gradients import decode_sparse
 from precompute.sae_trainer import SAETrainer, TrainerConfig, geometric_median
-from tests.dense_gradients import decode_dense
 from precompute.token_stream import Cursor, TokenStream
+from tests.dense_gradients import decode_dense
 
 
 def config(**changes: float) -> TrainerConfig:
