@@ -6,6 +6,7 @@ and the whole of the parameters; sums over processes keep the latter equal.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ class Processes(Protocol):
         ...
 
     def tell(self, message: Any = None) -> Any:
-        """The message of process 0, on every process."""
+        """The message of process 0, which is JSON-like, on every process."""
         ...
 
 
@@ -67,21 +68,36 @@ ALONE = Alone()
 
 @dataclass(frozen=True, slots=True)
 class TorchProcesses:
-    """The default process group of torch.distributed."""
+    """The default process group of torch.distributed; ``device`` is where its backend can read."""
 
     rank: int
     size: int
+    device: torch.device
 
     def sum(self, tensor: Tensor) -> None:
-        distributed.all_reduce(tensor)
+        """All-reduce."""
+        there = tensor.to(self.device)
+        distributed.all_reduce(there)
+        if there is not tensor:
+            tensor.copy_(there)
 
     def broadcast(self, tensor: Tensor) -> None:
-        distributed.broadcast(tensor, src=0)
+        """From process 0."""
+        there = tensor.to(self.device)
+        distributed.broadcast(there, src=0)
+        if there is not tensor:
+            tensor.copy_(there)
 
     def tell(self, message: Any = None) -> Any:
-        box = [message]
-        distributed.broadcast_object_list(box, src=0)
-        return box[0]
+        """As JSON: nothing is unpickled here either."""
+        text = json.dumps(message).encode()
+        length = torch.tensor([len(text)])
+        self.broadcast(length)
+        encoded = torch.zeros(int(length), dtype=torch.uint8)
+        if self.rank == 0:
+            encoded = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        self.broadcast(encoded)
+        return json.loads(bytes(encoded.tolist()))
 
 
 def launched_size() -> int:
@@ -110,6 +126,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         device = f"cuda:{local}"
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield TorchProcesses(distributed.get_rank(), distributed.get_world_size()), device
+        place = torch.device(device if on_gpu else "cpu")
+        yield TorchProcesses(distributed.get_rank(), distributed.get_world_size(), place), device
     finally:
         distributed.destroy_process_group()
