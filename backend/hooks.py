@@ -41,10 +41,10 @@ def edit_hook_point(
     """Replace what ``module`` puts into the residual stream by ``edit`` of it, while the context is open.
 
     Args:
-        module: the block whose output is the hook point (``SubjectModel.hook_module``).
+        module: the block whose output is the hook point (``VisionTower.hook_module``).
         edit: pure function; must return a tensor of the same shape.
         expected_firings: how often the block runs in the body (once per generation: later tokens reuse the cache).
-        n_prefix_tokens: tokens before the first patch (``SubjectModel.grid``); the edit neither sees nor changes them.
+        n_prefix_tokens: tokens before the first patch (``VisionTower.grid``); the edit neither sees nor changes them.
 
     Raises:
         InterventionNotApplied: on leaving, if the count differs; at once, if the edit changes the shape.

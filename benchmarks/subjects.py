@@ -23,10 +23,10 @@ def open_benchmark_subject(device: str, layer: int | None) -> SubjectModel:
     if (WORLD_SUBJECT / "config.json").is_file():
         point = HookPoint(layer=_shipped_layer() if layer is None else layer)
         return load_subject(WORLD_SUBJECT, point, device=device)
-    from tests.builders_subject import save_tiny_subject
+    from precompute.shrunken import gemma3
 
     with tempfile.TemporaryDirectory() as folder:
-        return load_subject(save_tiny_subject(Path(folder)), HookPoint(layer=layer or 1), device=device)
+        return load_subject(gemma3.build(Path(folder)), HookPoint(layer=layer or 1), device=device)
 
 
 def open_benchmark_sae(subject: SubjectModel, *, d_sae: int = 2048, k: int = 16) -> TopKSAE:

@@ -8,11 +8,13 @@ from typing import Any
 
 from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_FORMAT
-from backend.models.base import SubjectModel
-from backend.types import ARMS, Method
+from backend.models.base import SubjectModel, VisionTower
+from backend.types import Method
+from precompute.arms import absent_arms, possible_arms
 from precompute.metrics import metric_cards, truth
 from precompute.recipe import Recipe
 from precompute.stage import StageContext
+from precompute.subject import explainer_document
 
 LICENCES = {
     "world": {
@@ -23,7 +25,7 @@ LICENCES = {
 }
 
 
-def meta_document(context: StageContext, subject: SubjectModel, n_features: int, n_kept: int) -> dict[str, Any]:
+def meta_document(context: StageContext, subject: VisionTower, n_features: int, n_kept: int) -> dict[str, Any]:
     """The document; everything in it follows from the recipe and the earlier stages."""
     recipe = context.recipe
     stream = context.upstream["harvest"].json("stream")
@@ -37,6 +39,8 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
             "path": recipe.subject.path,
             "repository": subject.card.repository_id,
             "fingerprint": subject.fingerprint,
+            **({} if isinstance(subject, SubjectModel) else {"answers": False}),
+            **({"note": subject.card.note} if subject.card.note else {}),
         },
         "hook_point": asdict(subject.hook_point),
         "grid": stream["grid"],
@@ -46,7 +50,8 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
         "prompts": asdict(recipe.explain.prompts),
         "strengths": context.upstream["explain"].json("strengths"),
         "mean_residual_norm": stream["mean_residual_norm"],
-        "arms": [arm.key for arm in ARMS],
+        "arms": [arm.key for arm in possible_arms(recipe)],
+        **_others(recipe),
         # TRUTH is no single number per explanation, so it has its own tables instead of a card.
         "metrics": [asdict(card) for name, card in metric_cards().items() if name != truth.NAME],
         "chance": _chance(summary),
@@ -61,6 +66,12 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
             "dropped": n_features - n_kept,
         },
     }
+
+
+def _others(recipe: Recipe) -> dict[str, Any]:
+    """What only an atlas has whose features another model explained: that model, and the arms it could not have."""
+    explainer, absent = explainer_document(recipe), absent_arms(recipe)
+    return {**({"explainer": explainer} if explainer else {}), **({"absent_arms": absent} if absent else {})}
 
 
 def _sae(recipe: Recipe, train_sae: Artifact, d_model: int, alive: int) -> dict[str, Any]:

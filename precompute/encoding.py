@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from backend.errors import ActivationsNotFinite, ImageUnreadable
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from precompute.datasets import ImageSet
 
 UNREADABLE = "image unreadable"
@@ -35,7 +35,7 @@ class EncodedChunk:
 
 
 def encode_images(
-    subject: SubjectModel,
+    subject: VisionTower,
     image_set: ImageSet,
     image_ids: Sequence[str],
     *,
@@ -69,7 +69,7 @@ def encode_images(
 
 
 def _read(
-    subject: SubjectModel, image_set: ImageSet, image_ids: Sequence[str], start: int, count: int
+    subject: VisionTower, image_set: ImageSet, image_ids: Sequence[str], start: int, count: int
 ) -> tuple[list[int], Float[Tensor, "image 3 h w"], int]:
     positions: list[int] = []
     images: list[Image.Image] = []
@@ -85,7 +85,7 @@ def _read(
 
 
 def finite_residuals(
-    subject: SubjectModel, pixels: Float[Tensor, "image 3 h w"]
+    subject: VisionTower, pixels: Float[Tensor, "image 3 h w"]
 ) -> Float[Tensor, "image patch d_model"]:
     """``subject.to_hook`` with the check that every number is finite. Raises ActivationsNotFinite."""
     residuals = subject.to_hook(pixels)

@@ -1,21 +1,21 @@
 """Recipes: one TOML file that says what to compute, read into frozen dataclasses and checked field by field.
 
 A recipe holds science only. How it runs (device, batch sizes, workers) is a ``Runtime``, which no fingerprint sees.
-Fields marked ``place`` say where something lies on this machine: they are left out of ``section_science``, because a
-stage fingerprints the contents instead.
+A file may extend another recipe (``extends = "world"``) and give only what differs. Fields marked ``place`` say where
+something lies on this machine: they are left out of ``section_science``, because a stage fingerprints the contents
+instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from backend.errors import RecipeError
+from precompute.recipe_parsing import build, read_tables
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 PLACE = {"place": True}
@@ -55,6 +55,23 @@ class SubjectSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainerSection:
+    """Another model that puts the features into words: a larger one around the same vision tower, or any other."""
+
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
+    repository: str | None = None
+    """Model repository id, used when there is no path."""
+    revision: str | None = None
+    steers: bool = True
+    """Whether it is steered along the features: then its vision tower must be the subject's, which is checked. If not,
+    only the arms that show it pictures are possible (``possible_arms``)."""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.path) != bool(self.repository), "give exactly one of path and repository")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSection:
     """The images: their disjoint splits come from the set itself."""
 
@@ -70,14 +87,50 @@ class DataSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgesSection:
-    """Who scores: image generator, segmenter, image-text encoder, text encoder, and the truth where it is known."""
+    """Who scores: image generator, segmenter, image-text encoder, text encoder, and the truth where it is known.
+
+    The world's judges read ``clip`` and ``text_encoder`` only. For ``paper``, ``generator``, ``segmenter`` and
+    ``image_text`` name modules of precompute/judges/, and the defaults below are the paper's (arXiv 2603.22593,
+    section 4, and its code) but for ``mask_choice`` and ``clip_crop``, where they mend it. No field enters a
+    fingerprint by itself: each judge answers for the settings that it reads.
+    """
 
     kind: Literal["world", "paper"]
     clip: str = field(metadata=PLACE)
     """Folder or repository of the CLIP model."""
     text_encoder: str = "all-MiniLM-L6-v2"
+    """Name known to backend/text_encoders.py, folder or repository."""
     generator: str | None = None
     segmenter: str | None = None
+    image_text: str = "open_clip_encoder"
+    clip_crop: Literal["whole", "centre"] = "whole"
+    """``whole``: pictures keep all their pixels, on black; ``centre``: the paper's, which cuts off what is outside."""
+    boxes: str | None = field(default=None, metadata=PLACE)
+    """Folder or repository of the detector that gives the segmenter its boxes; None: the judge's own choice."""
+    masks: str | None = field(default=None, metadata=PLACE)
+    """Folder or repository of the model that draws the masks; None: the judge's own choice."""
+    mask_choice: Literal["union", "first"] = "union"
+    """``union``: all regions of all noun phrases; ``first``: the paper's, one region of the whole sentence."""
+    box_threshold: float = 0.3
+    """Score (0..1) above which a box or a mask counts as found."""
+    generator_model: str | None = field(default=None, metadata=PLACE)
+    """Folder or repository of the diffusion model; None: the judge's own choice."""
+    generator_prompt: str = "A realistic image of {text}"
+    """What the generator is asked for; ``{text}`` stands for the explanation in lower case."""
+    generator_steps: int = 30
+    generator_guidance: float = 7.5
+    generator_t5: bool = True
+    """Whether the third, largest text encoder of Stable Diffusion 3 is used (9.5 GB in bfloat16)."""
+    image_px: int = 512
+    """Side of generated images, in pixels."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "generator_steps", "image_px")
+        _fractions(self, "box_threshold")
+        _check(self.generator_guidance >= 0, "generator_guidance must be 0 or greater")
+        _check("{text}" in self.generator_prompt, "generator_prompt must hold {text}")
+        named = bool(self.generator) and bool(self.segmenter)
+        _check(self.kind == "world" or named, "kind paper needs a generator and a segmenter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +262,8 @@ class Recipe:
     explain: ExplainSection
     score: ScoreSection
     atlas: AtlasSection
+    explainer: ExplainerSection | None = None
+    """None: the subject explains its own features."""
     title: str = ""
 
 
@@ -230,6 +285,8 @@ class Runtime:
     """Precision of the products in SAE training; parameters, optimiser and sums are float32. bfloat16 is for GPUs."""
     prefetch: bool = True
     """On a GPU: encode the next buffer of tokens while the SAE trains on this one (two buffers in memory)."""
+    compile_models: bool = False
+    """Compile what is run thousands of times at one shape (the image generator); pays off in long runs on a GPU."""
 
 
 def section_science(section: Any) -> dict[str, Any]:
@@ -255,57 +312,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if not path.is_file():
         known = ", ".join(recipe_names()) or "none"
         raise RecipeError(f"There is no recipe {text!r}. Shipped recipes: {known}; or give the path of a .toml file.")
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}.") from error
-    return parse_recipe(raw, path.stem)
+    return parse_recipe(read_tables(path, RECIPES_DIR), path.stem)
 
 
 def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     """Build a recipe from parsed TOML. Raises RecipeError naming the first wrong field, e.g. ``sae.k``."""
     if "name" in raw:
         raise RecipeError(f"Recipe {name}: unknown field name (a recipe is named by its file).")
-    return _build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")
-
-
-def _build(kind: Any, raw: Any, where: str, prefix: str) -> Any:
-    if not isinstance(raw, Mapping):
-        raise RecipeError(f"{where}: {prefix.rstrip('.')} must be a table [{prefix.rstrip('.')}].")
-    hints = get_type_hints(kind)
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    for key in raw:
-        if key not in known:
-            raise RecipeError(f"{where}: unknown field {prefix}{key}. Known here: {', '.join(sorted(known))}.")
-    values: dict[str, Any] = {}
-    for key, item in known.items():
-        if key in raw:
-            values[key] = _convert(hints[key], raw[key], where, f"{prefix}{key}")
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise RecipeError(f"{where}: field {prefix}{key} is missing.")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise RecipeError(f"{where}: [{prefix.rstrip('.') or 'recipe'}] {error}.") from error
-
-
-def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
-    """``value`` as ``hint``; an int may stand for a float, nothing else is converted."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where, f"{name}.")
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is types.UnionType:
-        return _convert(next(item for item in arguments if item is not type(None)), value, where, name)
-    if origin is Literal:
-        if value not in arguments:
-            raise RecipeError(f"{where}: {name} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: {name} must be a list.")
-        return tuple(_convert(arguments[0], item, where, f"{name}[{index}]") for index, item in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise RecipeError(f"{where}: {name} is {value!r}; it must be of type {hint.__name__}.")
-    return value
+    return build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from backend.errors import SAEError, SubjectMismatch
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import TopKSAE
 from precompute.sae_evaluation import SAEQuality, measure
 
@@ -21,7 +21,7 @@ CLEARLY_BETTER = 0.8
 """Another scale is taken for the right one if it brings the NMSE below this share of what it is."""
 
 
-def check_fit(sae: TopKSAE, subject: SubjectModel, images: Sequence[Image.Image]) -> SAEQuality:
+def check_fit(sae: TopKSAE, subject: VisionTower, images: Sequence[Image.Image]) -> SAEQuality:
     """Reconstruction of the subject's residuals on ``images``, which must be at least two.
 
     Raises:

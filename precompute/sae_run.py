@@ -25,7 +25,7 @@ from precompute.processes import ALONE, Processes
 from precompute.recipe import Recipe, Runtime
 from precompute.sae_trainer import SAETrainer, TrainerConfig
 from precompute.stage import Progress
-from precompute.subject import device_of, open_subject
+from precompute.subject import device_of, open_tower
 from precompute.token_stream import Batch, Cursor, TokenStream
 
 HELD_OUT_FRACTION = 0.05
@@ -116,7 +116,7 @@ class TrainingRun:
     ) -> None:
         self._runtime, self._progress, self._processes = runtime, progress, processes
         self.unreadable: set[str] = set() if state is None else set(state.unreadable)
-        self.subject = open_subject(recipe, runtime)
+        self.subject = open_tower(recipe, runtime)
         self.images: ImageSet = open_image_set(recipe, Split.TRAIN)
         n_held_out = held_out_count(len(self.images.ids))
         self.train_ids = tuple(self.images.ids[:-n_held_out])

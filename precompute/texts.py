@@ -105,7 +105,8 @@ def text_masks(
             masks = segmenter.segment(chosen, [images[name] for name in chosen], text)
         except UnparsableExplanation:
             return []
-        packed = np.packbits(to_patches(masks, grid).reshape(len(chosen), -1), axis=1)
+        patches = np.stack([to_patches(mask[None], grid)[0] for mask in masks])  # images may differ in size
+        packed = np.packbits(patches.reshape(len(chosen), -1), axis=1)
         rows += [
             {"text": text, "image_id": name, "mask": mask.tobytes()} for name, mask in zip(chosen, packed, strict=True)
         ]

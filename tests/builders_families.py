@@ -1,6 +1,6 @@
-"""One shrunken, random checkpoint for every family of subject models, so that all are held to the same contract.
+"""One shrunken, random checkpoint for every family of models, so that all are held to the same contracts.
 
-All have 32 px images, 4x4 patches, width 32, 3 vision blocks, and 4 tokens of width 32 for an image.
+All have 32 px images, 4x4 patches, width 32 and 3 vision blocks; those that answer have 4 tokens of width 32 an image.
 """
 
 from __future__ import annotations
@@ -16,10 +16,19 @@ from torch import nn
 
 from backend.models.base import SubjectModel
 from backend.types import HookPoint
-from tests.builders_internvl import save_tiny_internvl
-from tests.builders_subject import save_tiny_subject
+from precompute.shrunken import clip, dinov2, dinov2_with_registers, dinov3_vit, gemma3, internvl, siglip
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": save_tiny_subject, "internvl": save_tiny_internvl}
+BUILDERS: dict[str, Callable[[Path], Path]] = {"gemma3": gemma3.build, "internvl": internvl.build}
+"""Families that answer in words."""
+TOWERS: dict[str, Callable[[Path], Path]] = {
+    "clip": clip.build,
+    "dinov2": dinov2.build,
+    "dinov2_with_registers": dinov2_with_registers.build,
+    "dinov3_vit": dinov3_vit.build,
+    "siglip": siglip.build,
+}
+"""Families of image encoders without a language model."""
+ALL_FAMILIES = {**BUILDERS, **TOWERS}
 MIDDLE, LAST = HookPoint(layer=1), HookPoint(layer=2)
 PROMPT = "What is shown in the image?"
 

@@ -149,7 +149,7 @@ def open_image_set(recipe: Recipe, split: Split) -> PlantedImages:
     return PlantedImages(split)
 
 
-def open_judges(recipe: Recipe) -> Judges:
+def open_judges(recipe: Recipe, runtime: Runtime | None = None) -> Judges:
     judge = PlantedJudge()
     return Judges(generator=judge, segmenter=judge, image_text=judge, truth=judge)
 

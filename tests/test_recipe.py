@@ -58,6 +58,8 @@ def test_a_whole_recipe_is_read() -> None:
         ("sae.k", 0, r"\[sae\] k must be greater than 0"),
         ("sae.decay_fraction", 1.5, r"\[sae\] decay_fraction must lie between 0 and 1"),
         ("subject.repository", "some/model", "exactly one of path and repository"),
+        ("explainer", {"path": "a", "repository": "b/c"}, r"\[explainer\] give exactly one of path and repository"),
+        ("explainer", {"path": "a", "steers": "no"}, r"explainer\.steers is 'no'; it must be of type bool"),
         ("subject.layer", -1, r"\[subject\] layer must be 0 or greater"),
         ("atlas.n_clusters", 300, r"n_clusters must not exceed 254"),
     ],
@@ -80,7 +82,7 @@ def test_science_leaves_places_out_and_keeps_the_rest() -> None:
     assert "path" not in section_science(recipe.data) and "clip" not in section_science(recipe.judges)
     assert section_science(recipe.explain)["prompts"]["steering"] == "What is it?"
     for item in fields(Recipe):
-        if item.name not in {"name", "title"}:
+        if item.name not in {"name", "title", "explainer"}:
             canonical_payload(section_science(getattr(recipe, item.name)))
 
 
@@ -96,3 +98,29 @@ def test_files(tmp_path: Path) -> None:
 def test_shipped_recipes_are_valid() -> None:
     for name in recipe_names():
         assert load_recipe(name).name == name
+
+
+def test_a_recipe_that_extends_another_gives_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('extends = "world"\n[sae]\nk = 4\n', encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        'extends = "base.toml"\n[subject]\nlayer = 2\n[explain]\nstrengths = [7]\n', encoding="utf-8"
+    )
+    mine, world = load_recipe(tmp_path / "mine.toml"), load_recipe("world")
+    assert (mine.name, mine.subject.layer, mine.sae.k, mine.explain.strengths) == ("mine", 2, 4, (7.0,))
+    assert mine.subject.path == world.subject.path
+    assert mine.explain.prompts == world.explain.prompts
+    assert mine.score == world.score
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('extends = "no-such"', "extends 'no-such'"),
+        ("extends = 3", "must be the name of a recipe"),
+        ('extends = "mine.toml"', "extends itself: mine -> mine"),
+    ],
+)
+def test_a_wrong_base_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "mine.toml")

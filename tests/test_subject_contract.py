@@ -1,5 +1,5 @@
-"""What every family of subject models keeps, on its own shrunken checkpoint: its patches lie where the pixels are, and
-it is cut, continued and answers exactly like the untouched transformers model.
+"""What every family of subject models keeps, on its own shrunken checkpoint: it is cut, continued and answers exactly
+like the untouched transformers model. What it keeps as a vision tower is in test_tower_contract.py.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from backend.hooks import capture_hook_point
-from backend.models import families, load_subject
+from backend.models import load_subject
 from backend.types import HookPoint
-from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, embeddings_of, inputs_of, untouched_embeddings
+from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, embeddings_of, untouched_embeddings
 from tests.builders_subject import noise_images, reference_ids
 
 
@@ -33,10 +33,6 @@ def subject(folder) -> Any:
     return load_subject(folder, MIDDLE)
 
 
-def test_every_family_is_held_to_this_contract():
-    assert sorted(BUILDERS) == families()
-
-
 def test_the_family_and_the_shapes_come_from_the_files(subject, family, folder):
     assert (subject.card.family, subject.card.name) == (family, folder.name)
     state = subject.states(noise_images(3))
@@ -47,38 +43,6 @@ def test_the_family_and_the_shapes_come_from_the_files(subject, family, folder):
     assert embeddings.shape == (3, subject.n_image_tokens, subject.d_text) == (3, 4, 32)
     assert subject.states([]).patches.shape == (0, 16, 32)
     assert len(subject.fingerprint) == 64
-
-
-# ---------------------------------------------------------------------------------------------------- the patch grid
-
-
-def with_square(row: int, col: int, *, patch_px: tuple[int, int] = (8, 8)) -> Image.Image:
-    """A black picture of 4x4 patches, one of which is red."""
-    height, width = patch_px
-    image = Image.new("RGB", (4 * width, 4 * height))
-    corner = (col * width, row * height)
-    ImageDraw.Draw(image).rectangle((corner, (corner[0] + width - 1, corner[1] + height - 1)), fill=(255, 0, 0))
-    return image
-
-
-def test_a_red_square_lights_its_own_patch_and_no_other(subject):
-    places = [(row, col) for row in range(4) for col in range(4)]
-    pixels = subject.preprocess([Image.new("RGB", (32, 32)), *(with_square(row, col) for row, col in places)])
-    with inputs_of(subject.cut_at(HookPoint(layer=0)).hook_module) as seen:
-        subject.to_hook(pixels)
-    changed = (seen[0][1:] != seen[0][0]).any(dim=-1)
-    for (row, col), tokens in zip(places, changed, strict=True):
-        assert tokens.nonzero().flatten().tolist() == [subject.grid.token(row, col)]
-
-
-@pytest.mark.parametrize("patch_px", [(8, 8), (24, 16), (16, 48)])
-def test_the_patch_under_the_square_changes_most_after_the_first_block(subject, patch_px):
-    first = subject.cut_at(HookPoint(layer=0))
-    height, width = patch_px
-    plain = first.residuals([Image.new("RGB", (4 * width, 4 * height))])
-    squares = [with_square(row, col, patch_px=patch_px) for row in range(4) for col in range(4)]
-    change = (first.residuals(squares) - plain).norm(dim=-1)
-    assert change.argmax(dim=1).tolist() == list(range(16))
 
 
 # ------------------------------------------------------------------------------------------ the cut and what follows

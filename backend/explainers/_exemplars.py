@@ -65,7 +65,8 @@ def shown_image(arm: Arm, exemplar: ExemplarInput, alpha: float) -> Image.Image:
 
 
 def _problem(request: ExplanationRequest, context: ExplainerContext, *, steered: bool) -> str | None:
-    shape = (context.subject.grid.rows, context.subject.grid.cols)
+    grid = context.exemplar_grid or context.subject.grid
+    shape = (grid.rows, grid.cols)
     for exemplar in request.exemplars:
         if exemplar.grid.shape != shape:
             raise SubjectMismatch(

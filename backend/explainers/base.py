@@ -23,7 +23,7 @@ from backend.explainers.prompts import PAPER_ANSWER_PREFIXES, PAPER_PROMPTS, pro
 from backend.heatmaps import HEATMAP_ALPHA
 from backend.models.base import Sampling, SubjectModel, TowerState, joined
 from backend.sae import TopKSAE
-from backend.types import Arm, Explanation, ExplanationFailure, PatchScope
+from backend.types import Arm, Explanation, ExplanationFailure, PatchGrid, PatchScope
 
 EMPTY_ANSWER = "empty answer"
 NOT_FINITE = "the steered image embeddings are not finite"
@@ -106,6 +106,8 @@ class ExplainerContext:
     answer_prefixes: tuple[str, ...] = PAPER_ANSWER_PREFIXES
     alive_features: tuple[int, ...] = ()
     """Needed by PERMUTED_DIRECTION."""
+    exemplar_grid: PatchGrid | None = None
+    """Grid of the exemplars' activations; None: that of the subject, which they were harvested from."""
     sampling: Sampling | None = None
     """Greedy if None."""
     batch_size: int = 64

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from backend.errors import SubjectError, SubjectMismatch
+from backend.errors import SubjectError
 from backend.models._checkpoint import Checkpoint
 from backend.models._decoding import answer_tokens, decode_tokens, trimmed
-from backend.models._locate import model_fingerprint
+from backend.models._tower import CheckpointTower
 from backend.models.base import AnswerToken, ModelCard, Sampling, SubjectModel
 from backend.types import HookPoint
 
@@ -50,46 +48,27 @@ class _PreparedPrompt:
         return embeddings
 
 
-class AnsweringSubject(SubjectModel):
+class AnsweringSubject(CheckpointTower, SubjectModel):
     """A transformers model for conditional generation, with its processor, cut at one block of its vision tower."""
 
     end_of_turn: ClassVar[str]
     """The token that closes a turn in the family's chat template."""
-    image_options: ClassVar[Mapping[str, object]] = {}
-    """Options of the family's image processor under which every image becomes one square."""
     step_mask: ClassVar[AttentionMask] = None
     """Attention mask of one new token, when everything in the cache is visible."""
 
     def __init__(self, checkpoint: Checkpoint, *, card: ModelCard, hook_point: HookPoint) -> None:
-        self._checkpoint = checkpoint
-        self.model: Any = checkpoint.model
+        super().__init__(checkpoint, card=card, hook_point=hook_point)
         self.processor: Any = checkpoint.processor
-        self.card = card
-        self.hook_point = hook_point
         self.d_text = self.model.config.text_config.hidden_size
-        self.device = self.model.device
         self._prompts: OrderedDict[tuple[str, int], _PreparedPrompt] = OrderedDict()
-        self._check_hook_point()
         self._stop_ids = self._find_stop_ids()
         self._pad_id = int(self.processor.tokenizer.pad_token_id or 0)
-
-    @property
-    @abstractmethod
-    def _blocks(self) -> nn.ModuleList:
-        """The blocks of the vision tower."""
 
     @abstractmethod
     def _masks(
         self, embeddings: Float[Tensor, "1 position d_text"], is_image: Bool[Tensor, " position"]
     ) -> AttentionMask:
         """Attention masks of a prompt. One row's serve every row: same prompt, same length, no padding."""
-
-    def _check_hook_point(self) -> None:
-        point, n_blocks = self.hook_point, len(self._blocks)
-        if point.tower != "vision" or point.stream != "residual" or not 0 <= point.layer < n_blocks:
-            raise SubjectMismatch(
-                f"{self.card.name} has no hook point {point}: choose vision.LAYER.residual, LAYER 0 to {n_blocks - 1}"
-            )
 
     def _find_stop_ids(self) -> frozenset[int]:
         eos: Any = self.model.generation_config.eos_token_id if self.model.generation_config else None
@@ -101,32 +80,6 @@ class AnsweringSubject(SubjectModel):
         if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
             ids.add(end_of_turn)
         return frozenset(ids)
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return model_fingerprint(self._checkpoint.folder)
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def hook_module(self) -> nn.Module:
-        return self._blocks[self.hook_point.layer]
-
-    def cut_at(self, hook_point: HookPoint) -> Self:
-        return type(self)(self._checkpoint, card=self.card, hook_point=hook_point)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
-        rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
-        processed = self.processor.image_processor(images=rgb, return_tensors="pt", **self.image_options)
-        pixels: Tensor = processed["pixel_values"]
-        if pixels.shape != (len(rgb), 3, self.image_px, self.image_px):
-            raise SubjectError(
-                f"the processor of {self.card.name} made pixels of shape {tuple(pixels.shape)} from {len(rgb)} images, "
-                f"but the vision tower reads {self.image_px} x {self.image_px}: the processor belongs to another model"
-            )
-        return pixels.float()
 
     def _sequence(
         self,

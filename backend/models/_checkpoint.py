@@ -6,13 +6,17 @@ processor gives a bare tokenizer. Here both are errors.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
+from transformers.utils import logging
 
 from backend.errors import SubjectError, SubjectMissing
 from backend.models.base import ModelCard
@@ -29,6 +33,11 @@ class Checkpoint:
     model: Any
     processor: Any
     folder: Path
+
+    @property
+    def image_processor(self) -> Any:
+        """The image half of the processor, or all of it where the model reads no words."""
+        return getattr(self.processor, "image_processor", self.processor)
 
 
 def load_checkpoint(
@@ -47,9 +56,44 @@ def load_checkpoint(
         SubjectMissing: the folder has no processor, no tokenizer or no weights, or only some of the weights.
         SubjectError: the dtype is unknown, or a file cannot be read.
     """
+    _require_known(dtype)
+    processor = _load_processor(folder, card)
+    return Checkpoint(model=_load_model(model_class, folder, card, device, dtype), processor=processor, folder=folder)
+
+
+def load_vision_checkpoint(
+    model_class: type[PreTrainedModel],
+    folder: Path,
+    *,
+    card: ModelCard,
+    device: str,
+    dtype: str,
+    processor_class: Any = None,
+) -> Checkpoint:
+    """Load an image encoder and its image processor, which is told to squash the whole picture to its own square.
+
+    Arguments and errors as for :func:`load_checkpoint`, and:
+
+    Args:
+        model_class: class of the vision part; the other weights of a checkpoint that holds more are left unread.
+        processor_class: a Pillow processor that stands in for one which has no Pillow variant.
+
+    Raises:
+        SubjectError: the processor's files name no square.
+    """
+    _require_known(dtype)
+    processor = _load_square_processor(processor_class, folder, card)
+    with _without_reports():  # of the other half's weights, which are left out on purpose
+        model = _load_model(model_class, folder, card, device, dtype)
+    return Checkpoint(model=model, processor=processor, folder=folder)
+
+
+def _require_known(dtype: str) -> None:
     if dtype not in DTYPES:
         raise SubjectError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    processor = _load_processor(folder, card)
+
+
+def _load_model(model_class: type[PreTrainedModel], folder: Path, card: ModelCard, device: str, dtype: str) -> Any:
     if not any(folder.glob("*.safetensors")):
         raise SubjectMissing(_message(folder, card, "it holds no weights (*.safetensors)"))
     try:
@@ -63,7 +107,7 @@ def load_checkpoint(
     if missing:
         named = ", ".join(missing[:N_NAMES]) + (", …" if len(missing) > N_NAMES else "")
         raise SubjectMissing(_message(folder, card, f"its files lack {len(missing)} weights ({named})"))
-    return Checkpoint(model=model.to(device).eval(), processor=processor, folder=folder)
+    return model.to(device).eval()
 
 
 def _load_processor(folder: Path, card: ModelCard) -> Any:
@@ -81,6 +125,35 @@ def _load_processor(folder: Path, card: ModelCard) -> Any:
             raise SubjectMissing(_message(folder, card, f"it has no {part.replace('_', ' ')}"))
     processor.image_processor = images
     return processor
+
+
+def _load_square_processor(processor_class: Any, folder: Path, card: ModelCard) -> Any:
+    """The image processor without crops, at the size its images have in the end."""
+    load: Any = partial(AutoImageProcessor.from_pretrained, backend="pil")
+    if processor_class is not None:
+        load = processor_class.from_pretrained
+    try:
+        released = load(folder, local_files_only=True)
+        crop = released.crop_size if getattr(released, "do_center_crop", False) else None
+        size = dict(crop or released.size)
+        if size.get("height") is None or size.get("height") != size.get("width"):
+            raise SubjectError(_message(folder, card, f"its image processor makes no squares (it names {size})"))
+        return load(folder, local_files_only=True, size=size, do_resize=True, do_center_crop=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise SubjectMissing(
+            _message(folder, card, f"its image processor is missing or unreadable ({error})")
+        ) from error
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """transformers says nothing below an error; what is missing is read from its report and raised."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _message(folder: Path, card: ModelCard, problem: str) -> str:

@@ -1,4 +1,8 @@
-"""What every subject model can do: run the vision tower to the hook point, run on from it, and answer in words.
+"""What every model whose vision tower we cut can do, and what one that also answers in words can do besides.
+
+A :class:`VisionTower` runs images to the hook point: enough to train an SAE on it, to harvest its features and to score
+their explanations. A :class:`SubjectModel` is a vision tower with a language model behind it: it runs on from the hook
+point and answers, so it can explain features and be steered.
 
 Cutting the forward pass at the hook point is what makes steering cheap: the residual of an image is computed once and
 every edited copy of it only runs the rest of the tower. An adapter for one model family is one module beside this one,
@@ -11,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -29,6 +34,8 @@ class ModelCard:
     repository_id: str | None
     """Hub repository, or None for a model that only lives in a local folder."""
     licence_url: str | None
+    note: str = ""
+    """What a reader of its results must know, in one sentence; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +101,10 @@ def joined(states: Sequence[TowerState]) -> TowerState:
     )
 
 
-class SubjectModel(ABC):
-    """A vision-language model whose vision tower can be cut at one hook point.
+class VisionTower(ABC):
+    """An image encoder that can be cut at one hook point, alone or inside a vision-language model.
 
-    Residuals leave and enter in float32; inside, the model computes in its own dtype. No method keeps gradients.
+    Residuals leave in float32; inside, the model computes in its own dtype. No method keeps gradients.
     """
 
     card: ModelCard
@@ -105,10 +112,6 @@ class SubjectModel(ABC):
     grid: PatchGrid
     d_model: int
     """Width of the residual stream at the hook point."""
-    d_text: int
-    """Width of one image embedding, as the language model reads it."""
-    n_image_tokens: int
-    """Image embeddings per image."""
     image_px: int
     """Side of the square the processor resizes every image to."""
     device: torch.device
@@ -116,7 +119,7 @@ class SubjectModel(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of weights, config, tokenizer and processor; independent of folder, device and dtype."""
+        """SHA-256 (hex) of weights, config, processor and tokenizer; independent of folder, device and dtype."""
 
     @property
     @abstractmethod
@@ -124,7 +127,7 @@ class SubjectModel(ABC):
         """The untouched module whose output is the residual stream at the hook point."""
 
     @abstractmethod
-    def cut_at(self, hook_point: HookPoint) -> SubjectModel:
+    def cut_at(self, hook_point: HookPoint) -> Self:
         """The same weights, not copied, cut at another hook point. Raises SubjectMismatch if there is none such."""
 
     @abstractmethod
@@ -134,6 +137,43 @@ class SubjectModel(ABC):
     @abstractmethod
     def state_at_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> TowerState:
         """All tokens of the residual stream at the hook point. Runs no block after the hook point."""
+
+    def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
+        """Residual stream at the hook point, patches only, float32. Runs no block after the hook point."""
+        return self.state_at_hook(pixel_values).patches
+
+    def states(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> TowerState:
+        """Preprocess and run to the hook point, ``batch_size`` images at a time."""
+        parts = [
+            self.state_at_hook(self.preprocess(images[start : start + batch_size]))
+            for start in range(0, len(images), batch_size)
+        ]
+        if not parts:
+            return TowerState(
+                patches=torch.empty(0, self.grid.n_patches, self.d_model, device=self.device),
+                prefix_tokens=torch.empty(0, self.grid.n_prefix_tokens, self.d_model, device=self.device),
+            )
+        return joined(parts)
+
+    def residuals(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Float[Tensor, "image patch d_model"]:
+        """The patches of :meth:`states`."""
+        return self.states(images, batch_size=batch_size).patches
+
+    def blank_image(self) -> Image.Image:
+        """The blank image of the STEERING method: pure white, as in arXiv 2603.22593."""
+        return Image.new("RGB", (self.image_px, self.image_px), (255, 255, 255))
+
+
+class SubjectModel(VisionTower):
+    """A vision-language model whose vision tower can be cut at one hook point, continued from there and asked.
+
+    Residuals leave and enter in float32.
+    """
+
+    d_text: int
+    """Width of one image embedding, as the language model reads it."""
+    n_image_tokens: int
+    """Image embeddings per image."""
 
     @abstractmethod
     def from_hook(
@@ -188,28 +228,3 @@ class SubjectModel(ABC):
         steps = self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
         last = deque(steps, maxlen=1)
         return last[0] if last else [""] * image_embeddings.shape[0]
-
-    def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
-        """Residual stream at the hook point, patches only, float32. Runs no block after the hook point."""
-        return self.state_at_hook(pixel_values).patches
-
-    def states(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> TowerState:
-        """Preprocess and run to the hook point, ``batch_size`` images at a time."""
-        parts = [
-            self.state_at_hook(self.preprocess(images[start : start + batch_size]))
-            for start in range(0, len(images), batch_size)
-        ]
-        if not parts:
-            return TowerState(
-                patches=torch.empty(0, self.grid.n_patches, self.d_model, device=self.device),
-                prefix_tokens=torch.empty(0, self.grid.n_prefix_tokens, self.d_model, device=self.device),
-            )
-        return joined(parts)
-
-    def residuals(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Float[Tensor, "image patch d_model"]:
-        """The patches of :meth:`states`."""
-        return self.states(images, batch_size=batch_size).patches
-
-    def blank_image(self) -> Image.Image:
-        """The blank image of the STEERING method: pure white, as in arXiv 2603.22593."""
-        return Image.new("RGB", (self.image_px, self.image_px), (255, 255, 255))

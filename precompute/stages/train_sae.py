@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import SAEConfig, TopKSAE
 from backend.types import Split
 from precompute.datasets import open_image_set
@@ -128,7 +128,7 @@ class TrainSAE(Stage):
         )
         return {"failures": failures, "notes": quality.as_dict()}
 
-    def _sae(self, context: StageContext, trainer: SAETrainer, subject: SubjectModel) -> TopKSAE:
+    def _sae(self, context: StageContext, trainer: SAETrainer, subject: VisionTower) -> TopKSAE:
         config = trainer.config
         return TopKSAE(
             SAEConfig(

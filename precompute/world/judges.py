@@ -20,8 +20,8 @@ from backend.settings import resolve_path
 from backend.types import Split, TruthOutcome
 from precompute.datasets import ImageSet
 from precompute.judges import Judges
-from precompute.recipe import Recipe
-from precompute.world.clip import OpenClipEncoder
+from precompute.recipe import Recipe, Runtime
+from precompute.world.clip import WorldClipEncoder
 from precompute.world.concepts import CONCEPT_BY_ID, CONCEPT_INDEX, CONCEPTS
 from precompute.world.corpus import WORLD_VERSION, WorldCorpus, masks_array, open_corpus
 from precompute.world.fills import SIDE_PX
@@ -100,12 +100,12 @@ class WorldSegmenter:
 
     def segment(
         self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str
-    ) -> Bool[np.ndarray, "image h w"]:
+    ) -> list[Bool[np.ndarray, "h w"]]:
         del images
         parsed = parse(text)
         wanted = {*parsed.concepts} or {name for group in parsed.groups for name in members_of(group)}
         rows = sorted(CONCEPT_INDEX[name] for name in wanted)
-        return np.stack([self._corpus(image_id).pixel_masks(image_id)[rows].any(0) for image_id in image_ids])
+        return [self._corpus(image_id).pixel_masks(image_id)[rows].any(0) for image_id in image_ids]
 
     def _corpus(self, image_id: str) -> WorldCorpus:
         name = image_id.partition("-")[0]
@@ -167,11 +167,12 @@ def _sort(concept: str) -> str:
     return known.family if known.kind == "object" else known.kind
 
 
-def open_judges(recipe: Recipe) -> Judges:
-    """The judges of a world recipe. Called by ``precompute.judges``."""
+def open_judges(recipe: Recipe, runtime: Runtime | None = None) -> Judges:
+    """The judges of a world recipe. Called by ``precompute.judges``; they compute on the CPU whatever the runtime."""
+    del runtime
     return Judges(
         generator=WorldImageGenerator(),
         segmenter=WorldSegmenter(resolve_path(recipe.data.path)),
-        image_text=OpenClipEncoder(resolve_path(recipe.judges.clip)),
+        image_text=WorldClipEncoder(resolve_path(recipe.judges.clip)),
         truth=WorldTruth(),
     )
