@@ -19,7 +19,8 @@ IconoscopeError
 │   │   ├── ImageTooLarge       more bytes or pixels than are accepted
 │   │   └── ImageFormatUnknown  not a picture, or of a format that is not accepted
 │   ├── ImageMissing            no such picture here, or an upload that is gone
-│   └── DatasetMissing
+│   ├── DatasetMissing
+│   └── MasksUnknown            nobody knows what lies where in these images
 ├── ExplanationError
 │   └── UnparsableExplanation   a judge found no usable concept in the text
 ├── QueryError
@@ -112,6 +113,10 @@ class ImageMissing(DataError):
 
 class DatasetMissing(DataError):
     """The dataset is not at the given place."""
+
+
+class MasksUnknown(DataError):
+    """No masks are known for these images."""
 
 
 class ExplanationError(IconoscopeError):

@@ -223,8 +223,11 @@ class FeatureStore:
 
     # images --------------------------------------------------------------------------------------------------------
 
-    def image_bytes(self, image_id: str) -> bytes:
-        """WebP bytes of a stored image. Raises KeyError: ids come from this atlas's own tables."""
+    def image_bytes(self, image_id: str) -> bytes | None:
+        """WebP bytes of a stored image; None where the atlas carries ids alone.
+
+        Raises KeyError: ids come from this atlas's own tables.
+        """
         return self.table("images")["webp"][self._image_row[image_id]].as_py()
 
     @cached_property

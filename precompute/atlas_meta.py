@@ -11,6 +11,7 @@ from backend.atlas_schema import ATLAS_FORMAT
 from backend.models.base import SubjectModel, VisionTower
 from backend.types import Method
 from precompute.arms import absent_arms, possible_arms
+from precompute.given_sae import trained_tokens
 from precompute.metrics import metric_cards, truth
 from precompute.recipe import Recipe
 from precompute.stage import StageContext
@@ -58,6 +59,7 @@ def meta_document(context: StageContext, subject: VisionTower, n_features: int, 
         "n_features": n_features,
         "blank_answer": _blank_answer(context.upstream["explain"]),
         "text_encoder": recipe.judges.text_encoder,
+        **({} if recipe.data.share == "thumbnails" else {"share": recipe.data.share}),
         "licences": LICENCES.get(recipe.data.kind, {}),
         "quality_filter": {
             "iou": recipe.score.quality_iou,
@@ -85,7 +87,7 @@ def _sae(recipe: Recipe, train_sae: Artifact, d_model: int, alive: int) -> dict[
         "explained_variance": quality["explained_variance"],
         "alive": alive,
         "dead": recipe.sae.d_sae - alive,
-        "n_tokens": recipe.sae.n_tokens // recipe.sae.batch_tokens * recipe.sae.batch_tokens,
+        "n_tokens": trained_tokens(recipe, train_sae.folder),
         "n_held_out_tokens": quality["n_tokens"],
     }
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from backend.artifacts import Artifact
+from backend.errors import ImageUnreadable
 from backend.types import PatchGrid, Split
 from precompute.datasets import ImageSet
 
@@ -76,9 +77,15 @@ class ImageCache:
         self._kept: OrderedDict[str, Image.Image] = OrderedDict()
 
     def __getitem__(self, image_id: str) -> Image.Image:
-        """The picture. Raises ImageUnreadable (it was readable when harvested)."""
+        """The picture. Raises ImageUnreadable: it was readable when harvested, so somebody has changed the files."""
         if image_id not in self._kept:
-            self._kept[image_id] = self.images.load(image_id)
+            try:
+                self._kept[image_id] = self.images.load(image_id)
+            except ImageUnreadable as error:
+                raise ImageUnreadable(
+                    f"{error}. It was readable when it was harvested: put it back and run again to go on, or choose "
+                    "another --out to start over without it."
+                ) from error
             if len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(image_id)

@@ -80,15 +80,13 @@ def print_atlas(report: Mapping[str, Any], console: Console) -> None:
     subject, point, sae = report["subject"], report["hook_point"], report["sae"]
     overview = Table(box=None, show_header=False, pad_edge=False)
     place = f"{point['tower']} tower, {point['stream']} stream after block {point['layer']}"
-    coverage = report["concept_coverage"]
-    kinds = "; ".join(f"{kind} {score_text(score)}" for kind, score in coverage.get("by_kind", {}).items())
     rows = {
         "atlas": f"{report['title']} ({report['path']}, {report['fingerprint'][:12]})",
         "subject": f"{subject['name']} ({str(subject['fingerprint'])[:12]})",
         "hook point": place,
         "SAE": ", ".join(f"{name} {_number(sae.get(name))}" for name in SAE_FIELDS),
         "features": str(report["n_features"]),
-        "concept coverage": f"{score_text(coverage['all'])}" + (f" ({kinds})" if kinds else ""),
+        "concept coverage": _coverage(report["concept_coverage"]),
     }
     for name, value in rows.items():
         overview.add_row(name, escape(value))
@@ -102,6 +100,13 @@ def print_atlas(report: Mapping[str, Any], console: Console) -> None:
         console.print(_long_table(report))
     for test in report["tests"]:
         console.print(_test_line(test), highlight=False, markup=False)
+
+
+def _coverage(coverage: Mapping[str, Any] | None) -> str:
+    if coverage is None:
+        return "– (the concepts in these images are not known)"
+    kinds = "; ".join(f"{kind} {score_text(score)}" for kind, score in coverage.get("by_kind", {}).items())
+    return score_text(coverage["all"]) + (f" ({kinds})" if kinds else "")
 
 
 def _metrics_table(report: Mapping[str, Any]) -> Table:

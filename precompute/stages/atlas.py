@@ -62,7 +62,9 @@ class AtlasStage(Stage):
     def science(self, recipe: Recipe) -> dict[str, Any]:
         encoder = load_text_encoder(recipe.judges.text_encoder)
         judges = open_judges(recipe)
+        share = {} if recipe.data.share == "thumbnails" else {"share": recipe.data.share}
         return {
+            **share,
             "title": recipe.title,
             "recipe": recipe.name,
             "atlas": section_science(recipe.atlas),
@@ -188,7 +190,8 @@ class AtlasStage(Stage):
         exemplars = exemplars_table(harvest, grid_of(harvest), counts)
         context.writer.write_table("exemplars", exemplars)
         sets = {split: open_image_set(recipe, split) for split in counts}
-        context.writer.write_table("images", images_table(exemplars, sets, recipe.atlas.thumbnail_px))
+        thumbnail_px = recipe.atlas.thumbnail_px if recipe.data.share == "thumbnails" else None
+        context.writer.write_table("images", images_table(exemplars, sets, thumbnail_px))
         synthetic, activations = synthetic_tables(context.upstream["score"])
         context.writer.write_table("synthetic", synthetic)
         context.writer.write_table("synthetic_activations", activations)

@@ -21,6 +21,7 @@ from backend.sae import SAEConfig, TopKSAE
 from backend.types import Split
 from precompute.datasets import open_image_set
 from precompute.encoding import UNREADABLE, fixed_threads
+from precompute.given_sae import sae_science, take_sae
 from precompute.processes import ALONE, Processes
 from precompute.recipe import Recipe, section_science
 from precompute.sae_evaluation import measure
@@ -55,6 +56,8 @@ class TrainSAE(Stage):
         self._run_key: tuple[Path, int] | None = None
 
     def science(self, recipe: Recipe) -> dict[str, Any]:
+        if recipe.sae.path is not None:
+            return sae_science(recipe)
         sae = section_science(recipe.sae)
         del sae["checkpoint_every_steps"]  # how often to save changes no number
         return {
@@ -65,6 +68,8 @@ class TrainSAE(Stage):
         }
 
     def shards(self, context: StageContext) -> Sequence[str]:
+        if context.recipe.sae.path is not None:
+            return ()
         total, every = n_steps(context.recipe), context.recipe.sae.checkpoint_every_steps
         return [f"step-{min(stop, total):08d}" for stop in range(every, total + every, every)]
 
@@ -106,6 +111,8 @@ class TrainSAE(Stage):
         return self._run
 
     def finish(self, context: StageContext) -> Mapping[str, Any]:
+        if context.recipe.sae.path is not None:
+            return take_sae(context)
         with fixed_threads(context.runtime.workers):
             run = self._resume(context, context.shard_keys)
             sae = self._sae(context, run.trainer, run.subject)
