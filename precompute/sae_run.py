@@ -24,6 +24,7 @@ from precompute.encoding import encode_images
 from precompute.processes import ALONE, Processes
 from precompute.recipe import Recipe, Runtime
 from precompute.sae_trainer import SAETrainer, TrainerConfig
+from precompute.shared_encoder import SharedEncoder
 from precompute.stage import Progress
 from precompute.subject import device_of, open_tower
 from precompute.token_stream import Batch, Cursor, TokenStream
@@ -113,10 +114,13 @@ class TrainingRun:
         progress: Progress,
         state: TrainingState | None = None,
         processes: Processes = ALONE,
+        shared: SharedEncoder | None = None,
     ) -> None:
+        """``processes`` divide one training, ``shared`` is the tower of several trainings."""
+        self._shared = shared
         self._runtime, self._progress, self._processes = runtime, progress, processes
         self.unreadable: set[str] = set() if state is None else set(state.unreadable)
-        self.subject = open_tower(recipe, runtime)
+        self.subject = open_tower(recipe, runtime) if shared is None else shared.tower(recipe)
         self.images: ImageSet = open_image_set(recipe, Split.TRAIN)
         n_held_out = held_out_count(len(self.images.ids))
         self.train_ids = tuple(self.images.ids[:-n_held_out])
@@ -138,7 +142,8 @@ class TrainingRun:
             batch_tokens=recipe.sae.batch_tokens,
             seed=recipe.sae.seed,
             cursor=None if state is None else state.cursor,
-            prefetch=runtime.prefetch and device != "cpu",  # on the CPU both would compute on the same cores
+            # On the CPU both would compute on the same cores; a shared tower waits for all its trainings.
+            prefetch=runtime.prefetch and device != "cpu" and shared is None,
             processes=processes,
             report_unreadable=lambda indices: self.unreadable.update(self.train_ids[index] for index in indices),
         )
@@ -154,6 +159,9 @@ class TrainingRun:
     def _encode(self, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Residuals of training images, kept as bfloat16 on the CPU (half the memory, ample precision)."""
         ids = [self.train_ids[index] for index in indices]
+        if self._shared is not None:
+            yield from self._shared.encode(self.subject.hook_point, ids)
+            return
         with self._progress.track("activations (images)", len(ids)) as advance:
             batch = self._runtime.images_per_batch
             for chunk in encode_images(self.subject, self.images, ids, images_per_batch=batch):
@@ -170,7 +178,9 @@ class TrainingRun:
                     batch = next(self._batches)
                     if trainer.step_index == 0:
                         trainer.initialise(self._first_tokens(batch))
-                    trainer.step(batch.tokens.reshape(-1, trainer.config.d_model), batch.n_tokens)
+                    tokens = batch.tokens.reshape(-1, trainer.config.d_model)
+                    # From pinned memory the copy to the GPU does not hold up the next batch.
+                    trainer.step(tokens.pin_memory() if trainer.device.type == "cuda" else tokens, batch.n_tokens)
                     advance(1)
             self.stream.settle()
         except BaseException:

@@ -34,6 +34,7 @@ from precompute.sae_run import (
     write_checkpoint,
 )
 from precompute.sae_trainer import SAETrainer
+from precompute.shared_encoder import SharedEncoder
 from precompute.shared_training import lead_start, lead_training
 from precompute.stage import Stage, StageContext
 from precompute.subject import hook_point_of, subject_science
@@ -49,9 +50,10 @@ class TrainSAE(Stage):
     sequential = True
     keep_shards = False
 
-    def __init__(self, processes: Processes = ALONE) -> None:
-        """``processes`` share the training; this one leads it (see precompute/shared_training.py)."""
+    def __init__(self, processes: Processes = ALONE, shared: SharedEncoder | None = None) -> None:
+        """``processes`` divide the training and this one leads it; ``shared`` is the tower of several trainings."""
         self._processes = processes
+        self._shared = shared
         self._run: TrainingRun | None = None
         self._run_key: tuple[Path, int] | None = None
 
@@ -106,7 +108,9 @@ class TrainSAE(Stage):
             checkpoint = context.writer.path(CHECKPOINT_NAME, earlier[-1]) if earlier else None
             state = read_checkpoint(checkpoint) if checkpoint is not None and checkpoint.is_file() else None
             lead_start(self._processes, state)
-            self._run = TrainingRun(context.recipe, context.runtime, context.progress, state, self._processes)
+            self._run = TrainingRun(
+                context.recipe, context.runtime, context.progress, state, self._processes, self._shared
+            )
             self._run_key = (context.out_dir, step)
         return self._run
 
