@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from backend.batching import in_batches
 from backend.directions import OWN, Direction
 from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectError, SubjectMismatch
 from backend.models import NO_LANGUAGE_MODEL
@@ -161,14 +162,18 @@ class SteeringSession:
             UnknownFeature: a feature id lies outside the SAE.
             ActivationsNotFinite: the strength drove the tower out of its number range.
         """
-        answers: list[SteeredText] = []
         along = _per_row(directions, len(interventions))
-        for start in range(0, len(interventions), MAX_ROWS):
-            end = start + MAX_ROWS
-            embeddings, n_edited = self._steered(interventions[start:end], image, along[start:end])
+
+        def run(part: slice) -> list[SteeredText]:
+            embeddings, n_edited = self._steered(interventions[part], image, along[part])
             texts = self.subject.generate(embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling)
-            answers += [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
-        return answers
+            return [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
+
+        # Sampling draws by the row's place in its batch: halves would draw otherwise, so only greedy answers halve.
+        if sampling is not None:
+            parts = [slice(start, start + MAX_ROWS) for start in range(0, len(interventions), MAX_ROWS)]
+            return [answer for part in parts for answer in run(part)]
+        return [answer for answers in in_batches("prompts", len(interventions), MAX_ROWS, run) for answer in answers]
 
     def stream(
         self,

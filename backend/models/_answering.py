@@ -19,7 +19,8 @@ from torch import Tensor
 
 from backend.errors import SubjectError
 from backend.models._checkpoint import Checkpoint
-from backend.models._decoding import answer_tokens, decode_tokens, trimmed
+from backend.models._decoding import STEPS_PER_LOOK, answer_tokens, decode_tokens, trimmed
+from backend.models._memory import answer_bytes
 from backend.models._tower import CheckpointTower
 from backend.models.base import AnswerToken, ModelCard, Sampling, SubjectModel
 from backend.types import HookPoint
@@ -155,7 +156,8 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
         sampling: Sampling | None = None,
     ) -> Int[Tensor, "prompt step"]:
         """The answers' token ids, stop id included, padded after it: what transformers' generate appends."""
-        last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None), maxlen=1)
+        every = 1 if self.device.type == "cpu" else STEPS_PER_LOOK
+        last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None, every), maxlen=1)
         return last[0] if last else torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
 
     @torch.no_grad()
@@ -182,6 +184,10 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
         )
         return answer_tokens(output.logits, ids, self._decode)
 
+    def answer_bytes(self, prompt: str, n_images: int, max_new_tokens: int) -> int:
+        n_prompt = self._prepare(prompt, n_images).embeddings.shape[0]
+        return answer_bytes(self.model.config.text_config, n_prompt, max_new_tokens, self.model.dtype.itemsize)
+
     def _check_embeddings(self, image_embeddings: Float[Tensor, "prompt image token d_text"]) -> None:
         if tuple(image_embeddings.shape[2:]) != (self.n_image_tokens, self.d_text):
             raise ValueError(
@@ -196,6 +202,7 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
         max_new_tokens: int,
         sampling: Sampling | None,
         should_stop: Callable[[], bool] | None,
+        every: int = 1,
     ) -> Iterator[Int[Tensor, "prompt step"]]:
         self._check_embeddings(image_embeddings)
         n_prompts, n_images = image_embeddings.shape[:2]
@@ -233,6 +240,7 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             should_stop=should_stop,
+            every=every,
         )
 
     @torch.no_grad()

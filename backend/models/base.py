@@ -263,3 +263,8 @@ class SubjectModel(VisionTower):
         steps = self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
         last = deque(steps, maxlen=1)
         return last[0] if last else [""] * image_embeddings.shape[0]
+
+    def answer_bytes(self, prompt: str, n_images: int, max_new_tokens: int) -> int:
+        """Memory that one row of an answer takes, in bytes, estimated from above; 0 if that is unknown."""
+        del prompt, n_images, max_new_tokens
+        return 0

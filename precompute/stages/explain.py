@@ -82,6 +82,10 @@ class Explain(Stage):
         starts = sorted({feature // step * step for feature in alive})
         return [SELECTION_KEY, *(f"features-{start:06d}" for start in starts)]
 
+    def phases(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
+        first = [key for key in keys if key == SELECTION_KEY]
+        return [first, [key for key in keys if key != SELECTION_KEY]]
+
     def _open(self, context: StageContext) -> tuple[ExplanationSession, Judges]:
         if self._session is None or self._session[0] != context.out_dir:
             upstream = context.upstream
