@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.errors import RecipeError
+from precompute.data_section import DataSection
 from precompute.recipe_parsing import build, read_tables
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 PLACE = {"place": True}
 """Field metadata: where, not what."""
+TRAINING_FIELDS = ("n_tokens", "batch_tokens", "buffer_tokens", "learning_rate", "warmup_steps", "decay_fraction")
+TRAINING_FIELDS += ("auxk_coefficient", "dead_after_tokens", "grad_clip", "seed", "checkpoint_every_steps")
+"""Fields of [sae] that say nothing, and may be left out, where ``path`` gives an SAE."""
 
 
 def _check(holds: bool, message: str) -> None:
@@ -45,27 +49,30 @@ class SubjectSection:
     path: str | None = field(default=None, metadata=PLACE)
     """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
     repository: str | None = None
-    """Model repository id, used when there is no path."""
+    """Model repository id; with a path as well, the path is read."""
     revision: str | None = None
     tower: str = "vision"
 
     def __post_init__(self) -> None:
-        _check(bool(self.path) != bool(self.repository), "give exactly one of path and repository")
+        _check(bool(self.path or self.repository), "give a path or a repository")
         _check(self.layer >= 0, "layer must be 0 or greater")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
-    """The images: their disjoint splits come from the set itself."""
+class ExplainerSection:
+    """Another model that puts the features into words: a larger one around the same vision tower, or any other."""
 
-    kind: str
-    """``world``, or another image set known to precompute/datasets.py."""
-    path: str = field(metadata=PLACE)
-    n_train_images: int
-    """Images of the SAE training split."""
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
+    repository: str | None = None
+    """Model repository id; with a path as well, the path is read."""
+    revision: str | None = None
+    steers: bool = True
+    """Whether it is steered along the features: then its vision tower must be the subject's, which is checked. If not,
+    only the arms that show it pictures are possible (``possible_arms``)."""
 
     def __post_init__(self) -> None:
-        _positive(self, "n_train_images")
+        _check(bool(self.path or self.repository), "give a path or a repository")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +125,11 @@ class JudgesSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SAESection:
-    """Training of the TopK SAE. Tokens are patches of training images."""
+    """Training of the TopK SAE. Tokens are patches of training images.
+
+    With ``path`` an SAE that is there already is taken and nothing is trained: ``d_sae`` and ``k`` are then its own and
+    the other fields may be left out.
+    """
 
     d_sae: int
     k: int
@@ -134,6 +145,8 @@ class SAESection:
     grad_clip: float
     seed: int
     checkpoint_every_steps: int
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder of an SAE, of an atlas, or of a run: its SAE is taken. See precompute/given_sae.py."""
 
     def __post_init__(self) -> None:
         names = ("d_sae", "k", "n_tokens", "batch_tokens", "buffer_tokens", "learning_rate", "dead_after_tokens")
@@ -245,6 +258,8 @@ class Recipe:
     explain: ExplainSection
     score: ScoreSection
     atlas: AtlasSection
+    explainer: ExplainerSection | None = None
+    """None: the subject explains its own features."""
     title: str = ""
 
 
@@ -255,13 +270,17 @@ class Runtime:
     device: str = "auto"
     """Torch device, or ``auto``: the first GPU if there is one, else the CPU."""
     dtype: str = "float32"
-    """Precision of the subject model: float32 or bfloat16. SAE and statistics are always float32."""
+    """Precision of the subject model: float32 or bfloat16. Statistics are always float32."""
     images_per_batch: int = 64
     """Images per forward pass of the vision tower."""
     prompts_per_batch: int = 128
     """Rows per batch of generation."""
     workers: int = 2
     """Threads that compute. A run resumed with as many ends with the same bytes."""
+    sae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the products in SAE training; parameters, optimiser and sums are float32. bfloat16 is for GPUs."""
+    prefetch: bool = True
+    """On a GPU: encode the next buffer of tokens while the SAE trains on this one (two buffers in memory)."""
     compile_models: bool = False
     """Compile what is run thousands of times at one shape (the image generator); pays off in long runs on a GPU."""
 
@@ -296,4 +315,7 @@ def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     """Build a recipe from parsed TOML. Raises RecipeError naming the first wrong field, e.g. ``sae.k``."""
     if "name" in raw:
         raise RecipeError(f"Recipe {name}: unknown field name (a recipe is named by its file).")
+    sae = raw.get("sae")
+    if isinstance(sae, Mapping) and "path" in sae:
+        raw = {**raw, "sae": {**dict.fromkeys(TRAINING_FIELDS, 1), **sae}}
     return build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")

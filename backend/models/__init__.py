@@ -1,40 +1,73 @@
-"""Subject models. One module per family, named like the ``model_type`` in its config.json; loaded on demand."""
+"""Models whose vision tower can be cut. One module per family, named like the ``model_type`` in its config.json.
+
+To add a family, add one module. Its name is the model type, nothing else lists it, and it holds one function,
+``load(folder, *, card, hook_point, device, dtype)``. Where the module lies says what the family can do:
+
+* here for a vision-language model. ``load`` returns a SubjectModel: derive its class from
+  ``_answering.AnsweringSubject``, write ``_blocks``, ``state_at_hook``, ``from_hook`` and ``_masks`` (see ``gemma3``).
+* in ``encoders`` for an encoder without a language model. ``load`` returns a VisionTower: derive its class from
+  ``encoders._encoder.VisionEncoder`` and write ``_blocks`` and ``_embedded`` (see ``encoders.dinov2``).
+
+Then add a shrunken checkpoint of the true class (``precompute/shrunken``) to tests/builders_families.py: the contract
+tests run over every family and refuse one without it. Modules are imported when a model is loaded.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import SubjectError
+from backend.models import encoders
 from backend.models._locate import card_for, locate, model_fingerprint, read_model_type
 
 if TYPE_CHECKING:
-    from backend.models.base import SubjectModel
+    from backend.models.base import SubjectModel, VisionTower
     from backend.types import HookPoint
 
-__all__ = ["families", "load_subject", "locate", "model_fingerprint"]
+__all__ = [
+    "NO_LANGUAGE_MODEL",
+    "answers_in_words",
+    "families",
+    "load_subject",
+    "load_tower",
+    "locate",
+    "model_fingerprint",
+]
+NOT_FAMILIES = frozenset({"base", "sharing", "encoders"})
+NO_LANGUAGE_MODEL = (
+    "is an image encoder without a language model: it can be trained on, harvested and inspected, but it cannot answer "
+    "or be steered. A recipe about it needs another model that explains its features: [explainer]"
+)
 
 
 def families() -> list[str]:
-    """Families with an adapter: the modules of this package that are neither the base nor internal."""
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(__path__)
-        if module.name != "base" and not module.name.startswith("_")
-    )
+    """Families with an adapter: the modules of this package and of ``encoders`` that are made for one family."""
+    return sorted(_places())
 
 
-def load_subject(
+def answers_in_words(folder: Path) -> bool:
+    """Whether the model in ``folder`` has a language model behind its vision tower. Reads config.json only.
+
+    Raises SubjectError as :func:`load_tower` does.
+    """
+    return _module_of(read_model_type(folder)) == __name__
+
+
+def load_tower(
     path_or_repository: str | Path,
     hook_point: HookPoint,
     *,
     device: str = "cpu",
     dtype: str = "float32",
     allow_download: bool = False,
-) -> SubjectModel:
-    """Load a subject model from a folder or from the local Hugging Face cache.
+) -> VisionTower:
+    """Load any model with a vision tower, from a folder or from the local Hugging Face cache.
+
+    A vision-language model comes whole, as a SubjectModel.
 
     Args:
         path_or_repository: folder written by ``save_pretrained``, or a repository id.
@@ -50,9 +83,48 @@ def load_subject(
     """
     folder = locate(path_or_repository, allow_download=allow_download)
     family = read_model_type(folder)
-    if family not in families():
-        raise SubjectError(f"no adapter for models of type {family!r}; there is one for: {', '.join(families())}")
-    adapter = importlib.import_module(f"backend.models.{family}")
+    adapter: Any = importlib.import_module(f"{_module_of(family)}.{family}")
     return adapter.load(
         folder, card=card_for(path_or_repository, family), hook_point=hook_point, device=device, dtype=dtype
     )
+
+
+def load_subject(
+    path_or_repository: str | Path,
+    hook_point: HookPoint,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    allow_download: bool = False,
+) -> SubjectModel:
+    """Load a model that also answers in words. Arguments and errors as for :func:`load_tower`, and:
+
+    Raises:
+        SubjectError: the model has no language model, so it can neither explain nor be steered.
+    """
+    from backend.models.base import SubjectModel
+
+    folder = locate(path_or_repository, allow_download=allow_download)
+    if not answers_in_words(folder):
+        raise SubjectError(f"{path_or_repository} {NO_LANGUAGE_MODEL}")
+    model = load_tower(path_or_repository, hook_point, device=device, dtype=dtype)
+    assert isinstance(model, SubjectModel), f"backend/models/{model.card.family}.py: load returns no SubjectModel"
+    return model
+
+
+def _module_of(family: str) -> str:
+    """The package a family's module lies in. Raises SubjectError if there is none."""
+    places = _places()
+    if family not in places:
+        raise SubjectError(f"no adapter for models of type {family!r}; there is one for: {', '.join(sorted(places))}")
+    return places[family]
+
+
+def _places() -> dict[str, str]:
+    """Package by family."""
+    return {
+        module.name: package.__name__
+        for package in (sys.modules[__name__], encoders)
+        for module in pkgutil.iter_modules(package.__path__)
+        if module.name not in NOT_FAMILIES and not module.name.startswith("_")
+    }

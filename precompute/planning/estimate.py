@@ -1,0 +1,143 @@
+"""Counts times unit costs: the time, memory and disk of every stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from precompute.planning.roofline import PROMPT_TOKENS, Device
+from precompute.planning.shapes import HALF_BYTES, ModelShape
+from precompute.planning.unit_costs import UnitCosts
+from precompute.planning.workload import Workload
+from precompute.recipe import Recipe
+
+FLOAT_BYTES = 4
+USABLE = 0.9
+"""Share of a device's memory that a run may fill."""
+PROCESS_BYTES = 1.0e9
+"""Python, torch and its libraries."""
+IMAGE_FILE_BYTES = 25e3
+"""A stored picture of 512 px, WebP at quality 80."""
+ROW_BYTES = 300.0
+"""A row of text tables: an explanation, a score."""
+MATCHES_BYTES = 12.0
+"""One active patch of a stored exemplar: place, value, and its share of the row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    """One stage of a plan."""
+
+    stage: str
+    seconds: float
+    accelerator_bytes: float
+    """Peak on the device that computes."""
+    host_bytes: float
+    """Peak in main memory."""
+    disk_bytes: float
+    """What the stage's finished artifact holds."""
+    work: str
+    """The counts behind it, in words."""
+
+
+def stage_costs(
+    recipe: Recipe, work: Workload, unit: UnitCosts, subject: ModelShape, explainer: ModelShape, rows: int
+) -> tuple[StageCost, ...]:
+    """The five stages in order. ``rows``: answers generated at once (``prompts_per_batch``)."""
+    return (
+        _train(recipe, work, unit, subject),
+        _harvest(recipe, work, unit, subject),
+        _explain(recipe, work, unit, explainer, rows),
+        _score(recipe, work, unit, subject),
+        _atlas(work, unit),
+    )
+
+
+def rows_that_fit(recipe: Recipe, explainer: ModelShape, device: Device, wanted: int) -> int:
+    """Answers that can be generated at once beside the weights, ``wanted`` at most and one at least."""
+    free = USABLE * device.memory_bytes - explainer.weight_bytes
+    return max(1, min(wanted, int(free // max(1.0, _row_bytes(recipe, explainer)))))
+
+
+def _row_bytes(recipe: Recipe, explainer: ModelShape) -> float:
+    """Keys and values of one answer with its prompt and images."""
+    if explainer.language is None:
+        return 0.0
+    n_tokens = recipe.explain.n_images * explainer.image_tokens + PROMPT_TOKENS + recipe.explain.max_new_tokens
+    return explainer.language.cache_bytes_per_token * n_tokens
+
+
+def _sae_bytes(recipe: Recipe, subject: ModelShape) -> float:
+    return FLOAT_BYTES * recipe.sae.d_sae * (2 * subject.tower.width + 1)
+
+
+def _train(recipe: Recipe, work: Workload, unit: UnitCosts, subject: ModelShape) -> StageCost:
+    sae = recipe.sae
+    images = work.train_images + work.held_out_images
+    seconds = images * unit.encode_image + work.train_steps * unit.train_step + unit.fixed
+    kept = min(sae.buffer_tokens, work.train_images * subject.n_patches)
+    weights = _sae_bytes(recipe, subject)
+    activations = FLOAT_BYTES * sae.batch_tokens * (2 * sae.d_sae + 4 * subject.tower.width)
+    return StageCost(
+        stage="train_sae",
+        seconds=seconds + work.held_out_images * unit.count_image,
+        accelerator_bytes=HALF_BYTES * subject.tower.n_weights + 4 * weights + activations,
+        host_bytes=PROCESS_BYTES + HALF_BYTES * kept * subject.tower.width,
+        disk_bytes=4 * weights,
+        work=f"{images:,} images, {work.train_steps:,} steps of {sae.batch_tokens:,} tokens",
+    )
+
+
+def _harvest(recipe: Recipe, work: Workload, unit: UnitCosts, subject: ModelShape) -> StageCost:
+    d_sae, n = recipe.sae.d_sae, recipe.harvest.n_exemplars
+    exemplars = 3 * work.n_alive * 2 * n * (ROW_BYTES + MATCHES_BYTES * subject.n_patches / 8)
+    return StageCost(
+        stage="harvest",
+        seconds=work.harvest_images * (unit.encode_image + unit.count_image) + unit.fixed,
+        accelerator_bytes=HALF_BYTES * subject.tower.n_weights + _sae_bytes(recipe, subject) + 8.0 * d_sae**2,
+        host_bytes=PROCESS_BYTES + 8.0 * d_sae**2 + exemplars,
+        disk_bytes=work.harvest_images * d_sae * HALF_BYTES + exemplars,
+        work=f"{work.harvest_images:,} images",
+    )
+
+
+def _explain(recipe: Recipe, work: Workload, unit: UnitCosts, explainer: ModelShape, rows: int) -> StageCost:
+    blank = work.blank_rows + work.selection_rows_blank
+    shown = work.shown_rows + work.selection_rows_shown
+    seconds = blank * unit.blank_answer + shown * unit.shown_answer + work.shown_pictures * unit.shown_picture
+    return StageCost(
+        stage="explain",
+        seconds=seconds + work.selection_regions * unit.region + unit.fixed,
+        accelerator_bytes=explainer.weight_bytes + rows * _row_bytes(recipe, explainer),
+        host_bytes=PROCESS_BYTES + 0.5e9,
+        disk_bytes=(work.n_alive * 8 + blank) * ROW_BYTES,
+        work=f"{blank:,} answers about the blank image, {shown:,} about {recipe.explain.n_images} exemplars",
+    )
+
+
+def _score(recipe: Recipe, work: Workload, unit: UnitCosts, subject: ModelShape) -> StageCost:
+    texts = work.synthetic_images * (unit.generate_image + unit.encode_image + unit.count_image)
+    regions = work.scored_regions * unit.region + work.scored_pictures * unit.embed_picture
+    truth = work.truth_images * (unit.encode_image + unit.count_image) + work.truth_features * unit.truth_feature
+    matrix = FLOAT_BYTES * work.synthetic_images * recipe.sae.d_sae
+    return StageCost(
+        stage="score",
+        seconds=texts + regions + truth + unit.fixed,
+        accelerator_bytes=HALF_BYTES * subject.tower.n_weights + 12e9 * (recipe.judges.kind == "paper"),
+        host_bytes=PROCESS_BYTES + 2 * matrix,
+        disk_bytes=work.synthetic_images * IMAGE_FILE_BYTES + matrix,
+        work=f"{work.n_texts:,} texts, {work.synthetic_images:,} generated images, {work.scored_regions:,} regions",
+    )
+
+
+def _atlas(work: Workload, unit: UnitCosts) -> StageCost:
+    laid_out = work.n_texts * unit.embed_text + work.n_alive * unit.map_feature
+    pictures = work.thumbnails * unit.thumbnail + work.atlas_regions * unit.region
+    stored = work.synthetic_images * IMAGE_FILE_BYTES + work.thumbnails * 6e3 + work.n_texts * 2 * 384
+    return StageCost(
+        stage="atlas",
+        seconds=laid_out + pictures + unit.fixed,
+        accelerator_bytes=0.5e9,
+        host_bytes=PROCESS_BYTES + 2 * stored,
+        disk_bytes=stored + work.n_alive * 40e3,
+        work=f"{work.n_alive:,} features, {work.n_texts:,} texts, {work.thumbnails:,} thumbnails",
+    )

@@ -1,0 +1,178 @@
+"""Sizes of models, and what they make a machine compute: floating-point operations, weights and caches.
+
+Shapes of the models that shipped recipes name are facts from their published config.json; any other model's are read
+from the config.json on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.errors import RecipeError
+
+HALF_BYTES = 2
+"""bfloat16, the precision of inference on a GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerShape:
+    """A vision transformer. Operations count a multiplication and an addition as two."""
+
+    width: int
+    mlp_width: int
+    n_blocks: int
+    n_tokens: int
+    """Tokens of one image inside the tower, CLS and registers included."""
+
+    @property
+    def block_flop(self) -> float:
+        """Operations of one block for one image: four projections, the two MLP products, attention."""
+        products = 2 * self.n_tokens * (4 * self.width**2 + 2 * self.width * self.mlp_width)
+        return products + 4 * self.n_tokens**2 * self.width
+
+    def flop(self, n_blocks: int) -> float:
+        """Operations of ``n_blocks`` blocks for one image."""
+        return n_blocks * self.block_flop
+
+    @property
+    def n_weights(self) -> int:
+        return self.n_blocks * (4 * self.width**2 + 2 * self.width * self.mlp_width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageShape:
+    """A decoder-only language model with a gated MLP and grouped keys and values."""
+
+    width: int
+    mlp_width: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_width: int
+    vocabulary: int
+
+    @property
+    def n_weights(self) -> int:
+        """Weights that a token passes, the output layer included."""
+        attention = self.width * self.head_width * (2 * self.n_heads + 2 * self.n_kv_heads)
+        return self.n_layers * (attention + 3 * self.width * self.mlp_width) + self.vocabulary * self.width
+
+    @property
+    def token_flop(self) -> float:
+        return 2.0 * self.n_weights
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Keys and values of one token in bfloat16."""
+        return 2 * self.n_layers * self.n_kv_heads * self.head_width * HALF_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """A vision-language model, or a vision encoder alone (``language`` None)."""
+
+    tower: TowerShape
+    n_patches: int
+    image_tokens: int
+    """Tokens of one image as the language model reads it; 0 without one."""
+    language: LanguageShape | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Weights in bfloat16."""
+        language = self.language.n_weights if self.language else 0
+        return HALF_BYTES * (self.tower.n_weights + language)
+
+
+_SO400M_896 = TowerShape(width=1152, mlp_width=4304, n_blocks=27, n_tokens=4096)
+_INTERN_300M = TowerShape(width=1024, mlp_width=4096, n_blocks=24, n_tokens=1025)
+
+
+def _gemma(width: int, mlp_width: int, n_layers: int, n_heads: int, n_kv_heads: int, head_width: int) -> ModelShape:
+    language = LanguageShape(
+        width=width,
+        mlp_width=mlp_width,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_width=head_width,
+        vocabulary=262_208,
+    )
+    return ModelShape(tower=_SO400M_896, n_patches=4096, image_tokens=256, language=language)
+
+
+KNOWN: Mapping[str, ModelShape] = {
+    "google/gemma-3-4b-it": _gemma(2560, 10240, 34, 8, 4, 256),
+    "google/gemma-3-12b-it": _gemma(3840, 15360, 48, 16, 8, 256),
+    "google/gemma-3-27b-it": _gemma(5376, 21504, 62, 32, 16, 128),
+    "OpenGVLab/InternVL3-14B-hf": ModelShape(
+        tower=_INTERN_300M,
+        n_patches=1024,
+        image_tokens=256,
+        language=LanguageShape(
+            width=5120,
+            mlp_width=13824,
+            n_layers=48,
+            n_heads=40,
+            n_kv_heads=8,
+            head_width=128,
+            vocabulary=151_674,
+        ),
+    ),
+}
+
+
+def shape_of(name: str, folder: Path | None) -> ModelShape:
+    """The shape of a model, from its config.json if that is here, else from the known ones.
+
+    Raises:
+        RecipeError: the model is neither here nor known.
+    """
+    if folder is not None and (folder / "config.json").is_file():
+        return _from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
+    if name in KNOWN:
+        return KNOWN[name]
+    raise RecipeError(
+        f"The sizes of {name} are not known here, so its cost cannot be told: "
+        f"fetch its description with `hf download {name} config.json`."
+    )
+
+
+def _side(value: Any) -> int:
+    return int(value[0] if isinstance(value, list) else value)
+
+
+def _from_config(config: Mapping[str, Any], name: str) -> ModelShape:
+    vision: Mapping[str, Any] = config.get("vision_config") or config
+    text: Mapping[str, Any] | None = config.get("text_config") if "vision_config" in config else None
+    try:
+        width = int(vision["hidden_size"])
+        n_patches = (_side(vision["image_size"]) // _side(vision["patch_size"])) ** 2
+        tower = TowerShape(
+            width=width,
+            mlp_width=int(vision.get("intermediate_size") or 4 * width),
+            n_blocks=int(vision.get("num_hidden_layers") or vision["depth"]),
+            n_tokens=n_patches,
+        )
+        image_tokens = int(config.get("mm_tokens_per_image") or config.get("image_seq_length") or n_patches)
+        language = None if text is None or "num_key_value_heads" not in text else _language(text)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecipeError(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
+    return ModelShape(tower=tower, n_patches=n_patches, image_tokens=image_tokens if language else 0, language=language)
+
+
+def _language(text: Mapping[str, Any]) -> LanguageShape:
+    width, n_heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+    return LanguageShape(
+        width=width,
+        mlp_width=int(text["intermediate_size"]),
+        n_layers=int(text["num_hidden_layers"]),
+        n_heads=n_heads,
+        n_kv_heads=int(text["num_key_value_heads"]),
+        head_width=int(text.get("head_dim") or width // n_heads),
+        vocabulary=int(text["vocab_size"]),
+    )
