@@ -270,13 +270,17 @@ class Runtime:
     device: str = "auto"
     """Torch device, or ``auto``: the first GPU if there is one, else the CPU."""
     dtype: str = "float32"
-    """Precision of the subject model: float32 or bfloat16. SAE and statistics are always float32."""
+    """Precision of the subject model: float32 or bfloat16. Statistics are always float32."""
     images_per_batch: int = 64
     """Images per forward pass of the vision tower."""
     prompts_per_batch: int = 128
     """Rows per batch of generation."""
     workers: int = 2
     """Threads that compute. A run resumed with as many ends with the same bytes."""
+    sae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the products in SAE training; parameters, optimiser and sums are float32. bfloat16 is for GPUs."""
+    prefetch: bool = True
+    """On a GPU: encode the next buffer of tokens while the SAE trains on this one (two buffers in memory)."""
     compile_models: bool = False
     """Compile what is run thousands of times at one shape (the image generator); pays off in long runs on a GPU."""
 

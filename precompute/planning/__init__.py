@@ -22,7 +22,7 @@ from precompute.planning.shapes import shape_of
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, workload
 from precompute.recipe import ExplainerSection, Recipe, Runtime, SubjectSection
-from precompute.stages.train_sae import held_out_count
+from precompute.sae_run import held_out_count
 
 HERE = "here"
 """The device that stands for this machine: measured, not calculated."""

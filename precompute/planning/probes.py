@@ -29,10 +29,10 @@ from precompute.metrics import mask_overlap
 from precompute.metrics.truth import average_precisions, precision_intervals
 from precompute.planning.unit_costs import UnitCosts
 from precompute.recipe import Recipe, Runtime
+from precompute.sae_run import trainer_config
 from precompute.sae_trainer import SAETrainer
 from precompute.sparse_codes import by_feature
 from precompute.stages.harvest import ShardSums
-from precompute.stages.train_sae import trainer_config
 from precompute.subject import device_of, open_explainer, open_tower
 from precompute.synthesis import draw, webp_bytes
 
