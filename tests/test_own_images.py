@@ -175,7 +175,7 @@ def test_the_documented_command_asks_for_what_it_says(
     arguments[arguments.index("--out") + 1] = str(tmp_path / "out")
     asked: dict[str, object] = {}
 
-    def note(recipe: Recipe, out: Path, *_: object, command: str) -> Mapping[str, Artifact]:
+    def note(recipe: Recipe, out: Path, *_: object, command: str, **__: object) -> Mapping[str, Artifact]:
         asked.update(recipe=recipe, out=out, command=command)
         raise SAEError("far enough")
 
