@@ -23,8 +23,8 @@ from backend.types import HookPoint
 class Shape:
     """Sizes in transformers' names, the paper's hook point and SAE, and the floors."""
 
-    text: dict[str, int]
-    vision: dict[str, int]
+    text: dict[str, Any]
+    vision: dict[str, Any]
     tokens_per_image: int
     layer: int
     d_sae: int
@@ -35,7 +35,7 @@ class Shape:
     """One steered answer of 40 tokens about the blank image: rest of the tower, prefill, decoding in batches."""
 
 
-_SIGLIP = {
+_SIGLIP: dict[str, Any] = {
     "hidden_size": 1152,
     "intermediate_size": 4304,
     "num_hidden_layers": 27,
