@@ -16,7 +16,7 @@ from backend.settings import load_settings, resolve_path
 from backend.types import HookPoint
 
 if TYPE_CHECKING:
-    from backend.models.base import SubjectModel
+    from backend.models.base import VisionTower
     from backend.steering import SteeringSession
 
 MAX_SUBJECTS = 2
@@ -52,7 +52,7 @@ class Sessions:
     """Loads and keeps the sessions of one device. One caller at a time."""
 
     def __init__(self) -> None:
-        self._subjects: OrderedDict[str, SubjectModel] = OrderedDict()
+        self._subjects: OrderedDict[str, VisionTower] = OrderedDict()
         """By place of the weights; the one used last is last. Cut at one hook point, and re-cut for others."""
         self._sessions: dict[str, tuple[str, SteeringSession]] = {}
         """By atlas; each with the place of its subject's weights."""
@@ -72,14 +72,14 @@ class Sessions:
         return self._sessions[key][1]
 
     def _open(self, atlas: FeatureAtlas, place: str | Path, device: str) -> SteeringSession:
-        from backend.models import load_subject
+        from backend.models import load_tower
         from backend.sae import TopKSAE
         from backend.steering import SteeringSession
 
         hook = atlas.store.meta["hook_point"]
         point = HookPoint(layer=int(hook["layer"]), tower=hook["tower"], stream=hook["stream"])
         known = self._subjects.get(str(place))
-        subject = load_subject(place, point, device=device) if known is None else known.cut_at(point)
+        subject = load_tower(place, point, device=device) if known is None else known.cut_at(point)
         session = SteeringSession(subject, TopKSAE.load(atlas.sae_dir))
         self._subjects.setdefault(str(place), subject)
         return session
@@ -91,8 +91,8 @@ class Sessions:
 
 
 def _subject_place(atlas: FeatureAtlas) -> str | Path:
-    """Folder of the subject's weights if it is here, else its repository. Raises SubjectError if none is named."""
-    subject = atlas.store.meta.get("subject") or {}
+    """Folder of the steered model's weights if it is here, else its repository. Raises SubjectError without either."""
+    subject = atlas.store.steered_model
     local = resolve_path(subject["path"]) if subject.get("path") else None
     place = local if local is not None and local.exists() else subject.get("repository") or local
     if place is None:

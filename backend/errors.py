@@ -26,6 +26,9 @@ IconoscopeError
 ├── QueryError
 │   ├── UnknownFeature          no such feature id in this atlas
 │   └── EmptyQuery
+├── EngineError                 shards could not be computed by other processes
+│   └── EngineUnreachable       no Ray head at the given address
+├── NotEnoughMemory             a batch of one row does not fit
 ├── DependencyMissing           an optional package is absent: names the extra
 └── RecipeError                 a recipe file is wrong: names the field
 
@@ -137,6 +140,18 @@ class UnknownFeature(QueryError):
 
 class EmptyQuery(QueryError):
     """The query holds no words."""
+
+
+class EngineError(IconoscopeError):
+    """Shards could not be computed by the workers that were asked."""
+
+
+class EngineUnreachable(EngineError):
+    """There is no Ray head at the given address."""
+
+
+class NotEnoughMemory(IconoscopeError):
+    """Even a batch of one row does not fit into the device's memory."""
 
 
 class DependencyMissing(IconoscopeError):

@@ -90,6 +90,18 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def suggest_environment(variables: Mapping[str, str]) -> None:
+    """Set what is not set yet, for a library that can be told nothing in another way and for its child processes."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker process on another machine must share with this one: our own variables, and as many threads."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("ICONOSCOPE_")}
+    return {**own, THREADS_VARIABLE: os.environ.get(THREADS_VARIABLE) or str(os.cpu_count() or 1)}
+
+
 def resolve_path(path: str | Path, settings: Settings | None = None) -> Path:
     """Turn a path of a recipe into a place on this machine.
 

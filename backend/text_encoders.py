@@ -78,9 +78,13 @@ class SentenceTransformerEncoder:
         self.model_dir = model_dir
         self._lock = Lock()
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the files; not of the folder's place."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint(
             {"files": files_fingerprint(self.model_dir, _FETCHED_FILES), "code": "sentence-transformers"}
         )
@@ -88,8 +92,9 @@ class SentenceTransformerEncoder:
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d"]:
         """Unit rows. Raises DependencyMissing if sentence-transformers is absent."""
         with self._lock:
-            rows = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(rows, dtype=np.float32).reshape(len(texts), -1)
+            model = self._model
+            rows = model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(rows, dtype=np.float32).reshape(len(texts), model.get_embedding_dimension())
 
     @cached_property
     def _model(self) -> Any:

@@ -50,6 +50,7 @@ def meta_document(context: StageContext, subject: VisionTower, n_features: int, 
         "concept_coverage": summary["concept_coverage"],
         "prompts": asdict(recipe.explain.prompts),
         "strengths": context.upstream["explain"].json("strengths"),
+        **_images_read(context.upstream["explain"]),
         "mean_residual_norm": stream["mean_residual_norm"],
         "arms": [arm.key for arm in possible_arms(recipe)],
         **_others(recipe),
@@ -74,6 +75,12 @@ def _others(recipe: Recipe) -> dict[str, Any]:
     """What only an atlas has whose features another model explained: that model, and the arms it could not have."""
     explainer, absent = explainer_document(recipe), absent_arms(recipe)
     return {**({"explainer": explainer} if explainer else {}), **({"absent_arms": absent} if absent else {})}
+
+
+def _images_read(explain: Artifact) -> dict[str, Any]:
+    """How the model that explained attended to several images, and in which version of transformers."""
+    read = explain.manifest.notes.get("images_read")
+    return {"images_read": read} if read else {}
 
 
 def _sae(recipe: Recipe, train_sae: Artifact, d_model: int, alive: int) -> dict[str, Any]:

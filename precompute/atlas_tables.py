@@ -116,7 +116,7 @@ def images_table(exemplars: pa.Table, sets: Mapping[Split, ImageSet], thumbnail_
     """
     named = sorted(set(zip(exemplars["image_id"].to_pylist(), exemplars["split"].to_pylist(), strict=True)))
     rows = []
-    caches = {split: ImageCache(images, limit=1) for split, images in sets.items()}
+    caches = {split: ImageCache(images, limit=0) for split, images in sets.items()}
     for image_id, split in named:
         if thumbnail_px is None:
             rows.append({"image_id": image_id, "split": split, "webp": None, "width": None, "height": None})

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from backend.batching import in_batches
 from backend.errors import ActivationsNotFinite, ImageUnreadable
 from backend.models.base import VisionTower
 from backend.pixel_bytes import PixelBytes, pixel_bytes
@@ -141,8 +142,13 @@ def _joined(subject: VisionTower, short: PixelBytes | None, items: Sequence[np.n
 def finite_residuals(
     subject: VisionTower, pixels: Float[Tensor, "image 3 h w"]
 ) -> Float[Tensor, "image patch d_model"]:
-    """``subject.to_hook`` with the check that every number is finite. Raises ActivationsNotFinite."""
-    residuals = subject.to_hook(pixels)
+    """``subject.to_hook`` with the check that every number is finite.
+
+    If memory runs out the images go in halves, and the chunk stays whole: nothing after this sees where a batch ended.
+    Raises ActivationsNotFinite or NotEnoughMemory.
+    """
+    parts = list(in_batches("images", len(pixels), len(pixels), lambda part: subject.to_hook(pixels[part])))
+    residuals = parts[0] if len(parts) == 1 else torch.cat(parts)
     if not torch.isfinite(residuals).all():
         raise ActivationsNotFinite(
             f"The residual stream of {subject.card.name} at {subject.hook_point} holds NaN or infinity. "

@@ -117,6 +117,10 @@ class Stage(ABC):
         The result may depend on the recipe, upstream and key only (for sequential stages: on the earlier shards too).
         """
 
+    def phases(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
+        """``keys`` in groups: shards of one group read nothing of one another, only of the groups before."""
+        return [[key] for key in keys] if self.sequential else [list(keys)]
+
     @abstractmethod
     def finish(self, context: StageContext) -> Mapping[str, Any]:
         """Write what needs all shards; return ``{"failures": {reason: count}, "notes": {...}}`` for the manifest."""

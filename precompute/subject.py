@@ -6,6 +6,7 @@ the model that puts them into words: the subject itself, or the model of ``[expl
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,11 @@ def _place(section: SubjectSection | ExplainerSection) -> Path | str:
 
 def _folder(section: SubjectSection | ExplainerSection) -> Path:
     return locate(_place(section))
+
+
+def release_models() -> None:
+    """Forget the loaded models, so that their memory is free for another process's."""
+    _load.cache_clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -227,7 +227,7 @@ def planted_recipe(subject: Path, **changes: object) -> Recipe:
     sections = {**SECTIONS, "subject": {**SECTIONS["subject"], "path": str(subject)}}
     for name, values in changes.items():
         assert isinstance(values, dict)
-        sections[name] = {**sections[name], **values}
+        sections[name] = {**sections.get(name, {}), **values}
     recipe = parse_recipe(sections, "planted")
     object.__setattr__(recipe.judges, "kind", KIND)  # recipes from files know only the shipped kinds
     return recipe

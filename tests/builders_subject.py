@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from backend.models import load_subject
+from backend.models._decoding import trimmed
 from backend.models.gemma3 import Gemma3Subject
 from backend.sae import SAEConfig, TopKSAE
 from backend.types import HookPoint
@@ -47,15 +48,47 @@ def noise_images(n: int, *, seed: int = 0, side_px: int = 32) -> list[Image.Imag
 
 def reference_ids(subject: Any, images: Sequence[Image.Image], prompt: str, *, max_new_tokens: int) -> list[int]:
     """New token ids from the untouched transformers model: its own chat template, pixels and generate, greedy."""
-    content: list[dict[str, object]] = [{"type": "image", "image": image} for image in images]
-    content.append({"type": "text", "text": prompt})
-    inputs = subject.processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=True,
-    )
-    model: Any = subject.model
-    output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    inputs = reference_inputs(subject, images, prompt)
+    output = subject.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     return output[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def said(subject: Any, ids: Sequence[int]) -> str:
+    """The text of an answer whose tokens are those of :func:`reference_ids`, up to the one that ends it."""
+    return subject.text_of(trimmed(list(ids), subject._stop_ids))
+
+
+def reference_inputs(subject: Any, images: Sequence[Image.Image], prompt: str) -> dict[str, torch.Tensor]:
+    """What the model's own processor makes of one user turn, but that LLaVA-OneVision's single image is one tile."""
+    one_tile = subject.card.family == "llava_onevision" and len(images) == 1
+    content: list[dict[str, object]] = [{"type": "image", "image": image} for image in [*images, *images[:one_tile]]]
+    content.append({"type": "text", "text": prompt})
+    inputs = dict(
+        subject.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+        )
+    )
+    if one_tile:  # the turn of two images, less the second
+        kept = torch.ones_like(inputs["input_ids"][0], dtype=torch.bool)
+        kept[(inputs["input_ids"][0] == subject.model.config.image_token_id).nonzero()[subject.n_image_tokens :]] = (
+            False
+        )
+        inputs |= {name: inputs[name][:, kept] for name in ("input_ids", "attention_mask")}
+        inputs |= reference_pixels(subject, images)
+    return inputs
+
+
+def reference_pixels(subject: Any, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+    """The images as the untouched model takes them, from its own processor."""
+    processor = subject.processor.image_processor
+    if subject.card.family == "llava_onevision":  # the images of one prompt, of which each is one tile; two at least
+        made = processor(images=[[*images, images[0]]], return_tensors="pt")
+        return {name: made[name][: len(images)] for name in ("pixel_values", "image_sizes")} | {
+            "batch_num_images": made["batch_num_images"]
+        }
+    made = processor(images=list(images), return_tensors="pt", **subject.image_options)
+    return {name: made[name] for name in ("pixel_values", "image_grid_thw") if name in made}

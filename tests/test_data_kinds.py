@@ -157,7 +157,7 @@ def test_a_gated_repository_and_a_broken_connection_say_what_to_do(monkeypatch: 
     answer = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
 
     def refuse(*_: object, **__: object) -> str:
-        raise GatedRepoError("403", response=answer)
+        raise GatedRepoError("403", response=answer)  # pyright: ignore[reportArgumentType]
 
     def breaks(*_: object, **__: object) -> str:
         raise ConnectionResetError("connection reset")

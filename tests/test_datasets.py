@@ -81,6 +81,22 @@ def test_an_image_that_is_gone_since_the_harvest_is_named(folder: Path) -> None:
         cached["a/first.png"]
 
 
+def test_the_cache_of_pictures_is_bounded_in_bytes(folder: Path) -> None:
+    asked: list[str] = []
+
+    class Counting:
+        name, split, fingerprint, ids = "counting", Split.EXPLAIN, "", ("a", "b", "c")
+
+        def load(self, image_id: str) -> Image.Image:
+            asked.append(image_id)
+            return Image.new("RGB", (8, 8))
+
+    cached = ImageCache(Counting(), limit=2 * 8 * 8 * 3)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert cached[name].size == (8, 8)
+    assert asked == ["a", "b", "c", "b"]
+
+
 def test_unknown_judges_are_refused(tmp_path: Path) -> None:
     recipe = planted_recipe(tmp_path)
     object.__setattr__(recipe.judges, "kind", "oracle")

@@ -9,19 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from backend.models import load_subject
-from backend.models.base import SubjectModel
+from backend.models import load_tower
+from backend.models.base import VisionTower
 from backend.pixel_bytes import PixelBytes, pixel_bytes
 from backend.types import HookPoint, Split
 from precompute.encoding import encode_images, read_chunks
-from tests.builders_families import BUILDERS
+from tests.builders_families import ALL_FAMILIES
 from tests.builders_pipeline import PlantedImages
 
 
-@pytest.fixture(scope="module", params=sorted(BUILDERS))
-def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SubjectModel:
-    folder = BUILDERS[request.param](tmp_path_factory.mktemp(request.param) / "subject")
-    return load_subject(folder, HookPoint(layer=1))
+@pytest.fixture(scope="module", params=sorted(ALL_FAMILIES))
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionTower:
+    folder = ALL_FAMILIES[request.param](tmp_path_factory.mktemp(request.param) / "subject")
+    return load_tower(folder, HookPoint(layer=1))
 
 
 def pictures() -> Iterator[Image.Image]:
@@ -33,7 +33,7 @@ def pictures() -> Iterator[Image.Image]:
     yield Image.fromarray(slope.astype(np.uint8))
 
 
-def test_every_bit_is_that_of_the_processor(subject: SubjectModel) -> None:
+def test_every_bit_is_that_of_the_processor(subject: VisionTower) -> None:
     short = pixel_bytes(subject)
     assert short is not None
     for picture in pictures():
@@ -45,7 +45,7 @@ def test_every_bit_is_that_of_the_processor(subject: SubjectModel) -> None:
 
 
 @pytest.mark.gpu
-def test_every_bit_is_the_same_on_a_gpu(subject: SubjectModel) -> None:
+def test_every_bit_is_the_same_on_a_gpu(subject: VisionTower) -> None:
     short = pixel_bytes(subject)
     assert short is not None
     for picture in pictures():
@@ -84,7 +84,7 @@ def test_a_plain_resize_is_recognised_without_asking_for_its_filter() -> None:
 
 
 @pytest.mark.parametrize("n_readers", [1, 3])
-def test_threads_and_the_short_way_change_no_residual(subject: SubjectModel, n_readers: int) -> None:
+def test_threads_and_the_short_way_change_no_residual(subject: VisionTower, n_readers: int) -> None:
     images = PlantedImages(Split.EXPLAIN)
     chunks = list(encode_images(subject, images, images.ids[:11], images_per_batch=4, n_readers=n_readers))
     assert [chunk.positions for chunk in chunks] == [(0, 1, 2), (4, 5, 6, 7), (8, 9, 10)]
@@ -93,7 +93,7 @@ def test_threads_and_the_short_way_change_no_residual(subject: SubjectModel, n_r
         assert torch.equal(chunk.residuals, subject.to_hook(plain))
 
 
-def test_reading_ahead_is_bounded_and_stops_with_its_reader(subject: SubjectModel) -> None:
+def test_reading_ahead_is_bounded_and_stops_with_its_reader(subject: VisionTower) -> None:
     asked: list[str] = []
 
     class Counting(PlantedImages):
@@ -108,7 +108,7 @@ def test_reading_ahead_is_bounded_and_stops_with_its_reader(subject: SubjectMode
     assert 2 <= len(asked) <= 6
 
 
-def test_an_unexpected_error_of_a_reader_reaches_the_caller(subject: SubjectModel) -> None:
+def test_an_unexpected_error_of_a_reader_reaches_the_caller(subject: VisionTower) -> None:
     class Broken(PlantedImages):
         def load(self, image_id: str) -> Image.Image:
             raise RuntimeError(f"a bug in reading {image_id}")

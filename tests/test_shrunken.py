@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from backend.errors import RecipeError
-from backend.models import families, load_subject, model_fingerprint
+from backend.models import load_subject, model_fingerprint
 from backend.settings import resolve_path
 from backend.types import HookPoint
 from precompute.recipe import Recipe, load_recipe
 from precompute.shrunken import MARK, ensure, ensure_for, gemma3, kinds, shrunken_kinds
 from precompute.stage import plan
+from tests.builders_families import BUILDERS
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def with_shrunken_subject(path: str = "shrunken/gemma3") -> Recipe:
 
 
 def test_every_family_of_subjects_has_a_shrunken_model() -> None:
-    assert set(families()) <= set(kinds())
+    assert set(BUILDERS) <= set(kinds())
 
 
 def test_a_shrunken_model_is_built_once_where_recipes_look_for_it(cache: Path) -> None:

@@ -125,3 +125,47 @@ def test_an_image_encoder_is_no_subject_and_says_what_a_recipe_needs(family, tmp
 def test_an_unknown_dtype_is_refused(folder):
     with pytest.raises(SubjectError, match="unknown dtype"):
         load_tower(folder, MIDDLE, dtype="int4")
+
+
+# X
+
+PROCESSORS = {
+    "gemma3": "Gemma3Processor",
+    "internvl": "InternVLProcessor",
+    "llava_onevision": "LlavaOnevisionProcessor",
+    "qwen2_5_vl": "Qwen2_5_VLProcessor",
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    return {family: build(tmp_path_factory.mktemp(family)) for family, build in BUILDERS.items()}
+
+
+@pytest.mark.parametrize("other", sorted(BUILDERS))
+@pytest.mark.parametrize("own", sorted(BUILDERS))
+def test_another_familys_processor_is_refused_by_name(folders, own, other, tmp_path):
+    copy = Path(shutil.copytree(folders[own], tmp_path / "copy"))
+    shutil.copy(folders[other] / "processor_config.json", copy)
+    if own == other:
+        assert load_subject(copy, MIDDLE).card.family == own
+        return
+    told = rf"processor is a {PROCESSORS[other]}, but models of type {own} have a {PROCESSORS[own]}; .*save_pretrained"
+    with pytest.raises(SubjectError, match=told):
+        load_subject(copy, MIDDLE)
+
+
+@pytest.mark.parametrize("other", sorted(BUILDERS))
+@pytest.mark.parametrize("own", sorted(BUILDERS))
+def test_another_familys_image_processor_is_refused_before_it_makes_wrong_pixels(folders, own, other, tmp_path):
+    copy = Path(shutil.copytree(folders[own], tmp_path / "copy"))
+    ours, theirs = (json.loads((folders[one] / "processor_config.json").read_text()) for one in (own, other))
+    (copy / "processor_config.json").write_text(json.dumps({**ours, "image_processor": theirs["image_processor"]}))
+    images = noise_images(2, side_px=40)
+    try:
+        pixels = load_subject(copy, MIDDLE).preprocess(images)
+    except SubjectError as error:
+        assert "another model" in str(error)
+    else:  # squares of the same size are what the tower reads, whoever makes them
+        assert pixels.shape == (2, 3, 32, 32)
+        assert own == other or "qwen2_5_vl" not in {own, other}

@@ -69,7 +69,7 @@ def with_square(row: int, col: int, *, patch_px: tuple[int, int] = (8, 8)) -> Im
 def test_a_red_square_lights_its_own_patch_and_no_other(tower):
     places = [(row, col) for row in range(4) for col in range(4)]
     pixels = tower.preprocess([Image.new("RGB", (32, 32)), *(with_square(row, col) for row, col in places)])
-    with inputs_of(tower.cut_at(HookPoint(layer=0)).hook_module) as seen:
+    with inputs_of(tower.cut_at(HookPoint(layer=0))) as seen:
         tower.to_hook(pixels)
     changed = (seen[0][1:] != seen[0][0]).any(dim=-1)
     for (row, col), tokens in zip(places, changed, strict=True):

@@ -6,6 +6,7 @@ processor gives a bare tokenizer. Here both are errors.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
+from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from backend.errors import SubjectError, SubjectMissing
 from backend.models.base import ModelCard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 N_NAMES = 3
 """Missing weights named in a message."""
 
@@ -41,23 +44,30 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    model_class: type[PreTrainedModel], folder: Path, *, card: ModelCard, device: str, dtype: str
+    model_class: type[PreTrainedModel],
+    folder: Path,
+    *,
+    processor_class: type[ProcessorMixin],
+    card: ModelCard,
+    device: str,
+    dtype: str,
 ) -> Checkpoint:
     """Load both, the processor first: it is small, and a folder without one need not be waited for.
 
     Args:
         model_class: transformers' class of the family.
         folder: holds config.json, ``*.safetensors`` and the processor's and tokenizer's files.
+        processor_class: transformers' processor of the family.
         card: whose model it is; its repository is named in messages.
         device: torch device.
         dtype: float32, bfloat16 or float16.
 
     Raises:
         SubjectMissing: the folder has no processor, no tokenizer or no weights, or only some of the weights.
-        SubjectError: the dtype is unknown, or a file cannot be read.
+        SubjectError: the dtype is unknown, a file cannot be read, or the processor is another family's.
     """
     _require_known(dtype)
-    processor = _load_processor(folder, card)
+    processor = _load_processor(folder, processor_class, card)
     return Checkpoint(model=_load_model(model_class, folder, card, device, dtype), processor=processor, folder=folder)
 
 
@@ -110,7 +120,10 @@ def _load_model(model_class: type[PreTrainedModel], folder: Path, card: ModelCar
     return model.to(device).eval()
 
 
-def _load_processor(folder: Path, card: ModelCard) -> Any:
+def _load_processor(folder: Path, processor_class: type[ProcessorMixin], card: ModelCard) -> Any:
+    _require_processor(_declared_processor(folder), processor_class, folder, card)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # some tokenizers load without: no word is known
+        raise SubjectMissing(_message(folder, card, f"it has no tokenizer ({' or '.join(TOKENIZER_FILES)})"))
     try:
         processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
         # Pillow's resampling is the same on every machine; torchvision's depends on whether torchvision is installed.
@@ -120,11 +133,32 @@ def _load_processor(folder: Path, card: ModelCard) -> Any:
         raise SubjectMissing(
             _message(folder, card, f"its processor or tokenizer is missing or unreadable ({error})")
         ) from error
+    if isinstance(processor, ProcessorMixin):
+        _require_processor(type(processor).__name__, processor_class, folder, card)
     for part in ("image_processor", "tokenizer"):
         if getattr(processor, part, None) is None:
             raise SubjectMissing(_message(folder, card, f"it has no {part.replace('_', ' ')}"))
     processor.image_processor = images
     return processor
+
+
+def _declared_processor(folder: Path) -> str | None:
+    """The processor's class as the folder's files name it, in the order in which transformers asks them."""
+    for name in PROCESSOR_FILES:
+        try:
+            declared = json.loads((folder / name).read_text(encoding="utf-8")).get("processor_class")
+        except (OSError, ValueError, AttributeError):
+            continue  # missing or damaged: transformers says which
+        if isinstance(declared, str):
+            return declared
+    return None
+
+
+def _require_processor(name: str | None, expected: type[ProcessorMixin], folder: Path, card: ModelCard) -> None:
+    """Raise SubjectError for another family's: it would prepare other pixels and another prompt, or none at all."""
+    if name is not None and name != expected.__name__:
+        problem = f"its processor is a {name}, but models of type {card.family} have a {expected.__name__}"
+        raise SubjectError(_message(folder, card, problem))
 
 
 def _load_square_processor(processor_class: Any, folder: Path, card: ModelCard) -> Any:

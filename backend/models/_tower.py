@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
-from jaxtyping import Float
+from einops import EinopsError
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,6 +28,9 @@ class CheckpointTower(VisionTower):
 
     image_options: ClassVar[Mapping[str, object]] = {}
     """Options of the family's image processor under which every image becomes one square, whole."""
+    patch_order: Int[Tensor, " patch"] | None = None
+    """For a tower that runs through the patches of all images in one sequence and in an order of its own: the row-major
+    patch of each token. None where tokens are row-major, image by image."""
 
     def __init__(self, checkpoint: Checkpoint, *, card: ModelCard, hook_point: HookPoint) -> None:
         """Cut it. Raises SubjectMismatch if the tower has no such hook point."""
@@ -71,11 +75,27 @@ class CheckpointTower(VisionTower):
 
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
         rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
-        processed = self._checkpoint.image_processor(images=rgb, return_tensors="pt", **self.image_options)
-        pixels: Tensor = processed["pixel_values"]
+        try:
+            pixels = self._pixels(rgb)
+        except (AttributeError, EinopsError, KeyError, TypeError, ValueError) as error:
+            raise SubjectError(
+                f"the processor of {self.card.name} makes no pixels that its vision tower reads: it belongs to another "
+                f"model ({error})"
+            ) from error
         if pixels.shape != (len(rgb), 3, self.image_px, self.image_px):
             raise SubjectError(
                 f"the processor of {self.card.name} made pixels of shape {tuple(pixels.shape)} from {len(rgb)} images, "
                 f"but the vision tower reads {self.image_px} x {self.image_px}: the processor belongs to another model"
             )
         return pixels.float()
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
+        """RGB images through the family's image processor, each as one square."""
+        return self._checkpoint.image_processor(images=images, return_tensors="pt", **self.image_options)[
+            "pixel_values"
+        ]
+
+
+def squeezed(image: Image.Image, side_px: int, resample: int) -> Image.Image:
+    """The whole picture as a square, its sides scaled each by itself; for processors that would keep its shape."""
+    return image if image.size == (side_px, side_px) else image.resize((side_px, side_px), Image.Resampling(resample))

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backend.types import HookPoint, PatchGrid
+
+MaskMode = Literal["causal", "bidirectional within an image"]
+"""``causal``: what comes before it, and itself. The other: all of its own image besides; never a later image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +177,9 @@ class SubjectModel(VisionTower):
     """Width of one image embedding, as the language model reads it."""
     n_image_tokens: int
     """Image embeddings per image."""
+    mask_mode: ClassVar[MaskMode]
+    """What a token of an image sees in the language model. It has changed between versions of transformers (up to 4.51
+    a token of a Gemma 3 image saw later images too), so artifacts record it."""
 
     @abstractmethod
     def from_hook(
@@ -192,6 +198,28 @@ class SubjectModel(VisionTower):
         """
 
     @abstractmethod
+    def stream_ids(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[list[list[int]]]:
+        """Token ids of the answers so far, one list per row, after each token; without the token that ends an answer.
+
+        Ends when all rows have ended or should_stop says so. Every row has the same prompt and the same number of
+        images (none is allowed: a plain text question).
+
+        Raises:
+            SubjectError: the prompt holds a mark by which the model reads images, or the processor does not fit.
+        """
+
+    @abstractmethod
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """What an answer of these tokens says, without special tokens and spaces around it."""
+
     def stream(
         self,
         image_embeddings: Float[Tensor, "prompt image token d_text"],
@@ -201,19 +229,23 @@ class SubjectModel(VisionTower):
         sampling: Sampling | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[list[str]]:
-        """Answers so far, one text per row, after each token. Ends when all rows have ended or should_stop says so.
-
-        Every row has the same prompt and the same number of images (none is allowed: a plain text question).
-        """
+        """The texts of :meth:`stream_ids`, one per row."""
+        steps = self.stream_ids(
+            image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
+        )
+        for rows in steps:
+            yield [self.text_of(row) for row in rows]
 
     @abstractmethod
     def answer_probabilities(
-        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str | Sequence[int]
     ) -> list[list[AnswerToken]]:
         """How likely each token of one given answer is under each row's images; one forward pass for all rows.
 
-        The answer is read with the model's own tokenizer and followed token by token, whatever the model itself would
-        have said (teacher forcing). An answer without tokens gives empty lists.
+        The answer is followed token by token, whatever the model itself would have said (teacher forcing). Give what
+        the model said as the token ids of :meth:`stream_ids`: read again from its text, it may be cut into other
+        tokens and lacks special ones. A text is read with the model's own tokenizer. An answer without tokens gives
+        empty lists.
         """
 
     def generate(
@@ -228,3 +260,8 @@ class SubjectModel(VisionTower):
         steps = self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
         last = deque(steps, maxlen=1)
         return last[0] if last else [""] * image_embeddings.shape[0]
+
+    def answer_bytes(self, prompt: str, n_images: int, max_new_tokens: int) -> int:
+        """Memory that one row of an answer takes, in bytes, estimated from above; 0 if that is unknown."""
+        del prompt, n_images, max_new_tokens
+        return 0

@@ -31,6 +31,7 @@ def atlas_report(store: FeatureStore) -> dict[str, Any]:
         "stage_version": manifest.stage_version,
         "recipe": meta.get("recipe"),
         "subject": meta["subject"],
+        "explainer": meta.get("explainer"),
         "hook_point": meta["hook_point"],
         "grid": meta["grid"],
         "sae": meta["sae"],
@@ -38,6 +39,7 @@ def atlas_report(store: FeatureStore) -> dict[str, Any]:
         "n_features": len(store),
         "quality_filter": meta.get("quality_filter"),
         "chance": meta.get("chance", {}),
+        "absent_arms": {arm.key: reason for arm, reason in store.absent_arms.items()},
         "arms": {arm.key: _arm(arm.key, summary["arms"].get(arm.key, {})) for arm in store.arms},
         "tests": summary.get("tests", []),
         "failures": dict(manifest.failures),
@@ -88,6 +90,11 @@ def print_atlas(report: Mapping[str, Any], console: Console) -> None:
         "features": str(report["n_features"]),
         "concept coverage": _coverage(report["concept_coverage"]),
     }
+    if report["explainer"]:
+        rows["explained by"] = str(report["explainer"]["name"])
+    if report["absent_arms"]:
+        reasons = "; ".join(dict.fromkeys(report["absent_arms"].values()))
+        rows["not possible"] = f"{', '.join(report['absent_arms'])}: {reasons}"
     for name, value in rows.items():
         overview.add_row(name, escape(value))
     console.print(overview)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from precompute.cli.places import sae_folder
+from precompute.engines import EngineOptions, open_engine
 from precompute.own_images import with_images
 from precompute.progress import choose_progress
 from precompute.recipe import Recipe, Runtime, load_recipe
@@ -39,6 +40,8 @@ class Run:
     """Take this SAE instead of training one: an atlas, a run's folder, or what `iconoscope sae import` wrote."""
     runtime: Annotated[Runtime, tyro.conf.arg(name="")] = field(default_factory=Runtime)
     """How to run; changes no result's fingerprint."""
+    engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
+    """Where the shards are computed; changes no result's fingerprint."""
 
     def __call__(self) -> int:
         recipe = chosen_recipe(self.recipe, self.images, self.sae)
@@ -46,7 +49,10 @@ class Run:
         options = "".join(f" {name} {shlex.quote(str(path))}" for name, path in given.items() if path is not None)
         command = f"iconoscope run {self.recipe}{options} --out {shlex.quote(str(self.out))}"
         try:
-            artifacts = run_recipe(recipe, self.out, self.runtime, choose_progress(), command=command)
+            with open_engine(self.engine, self.runtime) as engine:
+                artifacts = run_recipe(
+                    recipe, self.out, self.runtime, choose_progress(), command=command, engine=engine
+                )
         except KeyboardInterrupt:
             print(f"iconoscope: stopped; finished shards are kept. Go on with: {command}", file=sys.stderr)
             return 130

@@ -6,7 +6,6 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -63,13 +62,11 @@ class ParquetSource:
     def __init__(self, split: str, files: Sequence[Path], column: str) -> None:
         self.name = f"{files[0].parent} ({split})"
         self._files = list(files)
-        self._stamps = [stamp(path) for path in files]
         try:
             opened = [pq.ParquetFile(path) for path in files]
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"A Parquet file of {self.name} cannot be read ({error}). Fetch it again.") from error
         self._leaf = _leaf(opened[0].schema_arrow, column, self.name)
-        self._column = column
         groups = [
             (at, group, one.metadata.row_group(group).num_rows)
             for at, one in enumerate(opened)
@@ -80,15 +77,10 @@ class ParquetSource:
         self._kept: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._lock = Lock()
         self.keys = row_keys(split, self._starts[-1])
-
-    @cached_property
-    def identity(self) -> str:
-        sizes = [size for _, size, _ in self._stamps]
-        return digest(self._column, len(self.keys), *(path.name for path in self._files), *sizes)
-
-    @cached_property
-    def state(self) -> str:
-        return digest(self._column, *(part for found in self._stamps for part in found))
+        stamps = [stamp(path) for path in files]
+        names = [path.name for path in files]
+        self.identity = digest(column, len(self.keys), *names, *(size for _, size, _ in stamps))
+        self.state = digest(column, *(part for found in stamps for part in found))
 
     def get(self, place: int) -> bytes:
         number = bisect_right(self._starts, place) - 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -29,43 +28,30 @@ class TarSource:
     def __init__(self, name: str, shards: Sequence[Path]) -> None:
         self.name = name
         self._shards = tuple(shards)
-        self._stamps = [stamp(shard) for shard in self._shards]
         self._files: dict[int, int] = {}
         self._lock = Lock()
+        stems = [shard.stem for shard in shards]
+        if len(set(stems)) < len(stems):
+            raise DataError(f"Two shards of {name} have the same name, and ids are made of it: rename one.")
+        self.state = digest(*(part for shard in shards for part in stamp(shard)))
+        index = self._index()
+        columns = (index[column].to_pylist() for column in ("shard", "offset", "size"))
+        self._places: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
+        pairs = zip(self._places, index["member"].to_pylist(), strict=True)
+        self.keys = tuple(f"{stems[shard]}/{member}" for (shard, _, _), member in pairs)
+        self.identity = digest(*self.keys, *(size for _, _, size in self._places))
         if not self.keys:
             raise DatasetMissing(
                 f"The shards {name} hold no picture: a member's name must end in one of "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}."
             )
 
-    @cached_property
     def _index(self) -> pa.Table:
         path = cached_table("tar", self.state)
         if not path.is_file():
             tables = [_index_of(self._shards[at], at) for at in track(range(len(self._shards)), "indexing shards")]
             keep_table(path, pa.concat_tables(tables))
         return pq.read_table(path)
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        stems = [shard.stem for shard in self._shards]
-        if len(set(stems)) < len(stems):
-            raise DataError(f"Two shards of {self.name} have the same name; ids are made of it. Rename one.")
-        pairs = zip(self._index["shard"].to_pylist(), self._index["member"].to_pylist(), strict=True)
-        return tuple(f"{stems[shard]}/{member}" for shard, member in pairs)
-
-    @cached_property
-    def _places(self) -> list[tuple[int, int, int]]:
-        columns = (self._index[name].to_pylist() for name in ("shard", "offset", "size"))
-        return list(zip(*columns, strict=True))
-
-    @cached_property
-    def identity(self) -> str:
-        return digest(*self.keys, *(size for _, _, size in self._places))
-
-    @cached_property
-    def state(self) -> str:
-        return digest(*(number for found in self._stamps for number in found))
 
     def get(self, place: int) -> bytes:
         shard, offset, size = self._places[place]

@@ -7,7 +7,7 @@ folder itself) or [data.shares]. An id is the path relative to its source.
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,18 +41,9 @@ class FolderSource:
             raise DatasetMissing(f"The folder {folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}).")
         self._paths = [named[name] for name in sorted(named)]
         self.keys = tuple(_id(name) for name in sorted(named))
-
-    @cached_property
-    def _stats(self) -> list[tuple[int, int]]:
-        return [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in self._paths)]
-
-    @cached_property
-    def identity(self) -> str:
-        return digest(*self.keys, *(size for size, _ in self._stats))
-
-    @cached_property
-    def state(self) -> str:
-        return digest(Path(self.name).resolve(), *self.keys, *(number for stat in self._stats for number in stat))
+        stats = [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in self._paths)]
+        self.identity = digest(*self.keys, *(size for size, _ in stats))
+        self.state = digest(folder.resolve(), *self.keys, *(number for stat in stats for number in stat))
 
     def get(self, place: int) -> Path:
         return self._paths[place]

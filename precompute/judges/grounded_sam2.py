@@ -202,9 +202,13 @@ class GroundedSam2:
         self._images_per_batch = images_per_batch
         self._cached_images = cached_images
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of weights and settings; not of places, device or batch size."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         boxes, masks = self._folders
         return fingerprint(
             {

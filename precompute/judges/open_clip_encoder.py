@@ -62,9 +62,13 @@ class OpenClipEncoder:
         self._device = device
         self._images_per_batch = images_per_batch
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of weights and settings; not of the place, device or batch size."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint(
             {
                 "judge": f"open_clip_encoder {VERSION}",

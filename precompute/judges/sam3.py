@@ -64,9 +64,13 @@ class Sam3:
         self._prompts_per_batch = prompts_per_batch
         self._features: EmbeddingCache[ImageFeatures] = EmbeddingCache(cached_images)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of weights and settings; not of places, device or batch size."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint(
             {
                 "judge": f"sam3 {VERSION}",

@@ -94,22 +94,27 @@ class StableDiffusion3:
         self._images_per_batch = images_per_batch
         self._compiled = compiled
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of weights and settings; not of the place, device, precision or batch size."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         weights = files_fingerprint(self._folder, patterns(bool(self._settings["t5"])))
         return fingerprint({"judge": f"stable_diffusion_3 {VERSION}", "weights": weights, **self._settings})
 
     @cached_property
     def pipeline(self) -> Any:
         try:
-            from diffusers import StableDiffusion3Pipeline
+            import diffusers
         except ImportError as error:
             raise DependencyMissing(
                 f'diffusers cannot be imported ({error}): pip install "iconoscope[paper]"'
             ) from error
         left_out = {} if self._settings["t5"] else dict.fromkeys(T5_COMPONENTS)
-        pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
+        library: Any = diffusers  # its names are made when asked for, which no type checker sees
+        pipeline = library.StableDiffusion3Pipeline.from_pretrained(
             str(self._folder), torch_dtype=self._dtype, local_files_only=True, use_safetensors=True, **left_out
         )
         pipeline.set_progress_bar_config(disable=True)

@@ -14,6 +14,7 @@ from backend.models import locate
 from backend.settings import resolve_path
 from backend.types import Split
 from precompute.datasets import open_image_set
+from precompute.given_sae import N_IMAGES
 from precompute.judges import missing_judges, open_judges
 from precompute.planning.estimate import StageCost, rows_that_fit, stage_costs
 from precompute.planning.roofline import DEVICES, Device, unit_costs
@@ -84,7 +85,8 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
     else:
         rows = rows_that_fit(recipe, explainer, DEVICES[device], rows)
         costs = unit_costs(recipe, DEVICES[device], subject, explainer, layer=recipe.subject.layer, rows=rows)
-    sizes, held_out = split_sizes(recipe), held_out_count(split_sizes(recipe).train)
+    sizes = split_sizes(recipe)
+    held_out = held_out_count(sizes.train) if recipe.sae.path is None else min(N_IMAGES, sizes.explain)
     concepts = _concepts(recipe)
     work = workload(recipe, sizes, patches_per_image=subject.n_patches, n_concepts=concepts, held_out=held_out)
     stages = stage_costs(recipe, work, costs, subject, explainer, rows)
@@ -133,7 +135,7 @@ def missing_parts(recipe: Recipe) -> tuple[str, ...]:
         except IconoscopeError as error:
             found.append(str(error))
     found += [one.message for one in missing_judges(recipe)]
-    for split in Split:
+    for split in _splits(recipe):
         try:
             open_image_set(recipe, split)
         except IconoscopeError as error:
@@ -143,16 +145,21 @@ def missing_parts(recipe: Recipe) -> tuple[str, ...]:
 
 def split_sizes(recipe: Recipe) -> SplitSizes:
     """Images per split: counted where they are, else as the recipe limits them."""
-    sizes: dict[str, int] = {}
-    for split in Split:
+    sizes = dict.fromkeys(Split, 0)
+    for split in _splits(recipe):
         try:
-            sizes[split.value] = len(open_image_set(recipe, split).ids)
+            sizes[split] = len(open_image_set(recipe, split).ids)
         except IconoscopeError:
             limit = recipe.data.limit(split)
             if limit is None:
                 raise
-            sizes[split.value] = limit
-    return SplitSizes(**sizes)
+            sizes[split] = limit
+    return SplitSizes(**{split.value: size for split, size in sizes.items()})
+
+
+def _splits(recipe: Recipe) -> tuple[Split, ...]:
+    """The splits a run reads: nothing is trained where the recipe gives an SAE."""
+    return tuple(split for split in Split if split is not Split.TRAIN or recipe.sae.path is None)
 
 
 def _concepts(recipe: Recipe) -> int | None:

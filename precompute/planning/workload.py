@@ -82,9 +82,9 @@ def workload(
     trials = selecting * (len(explain.strengths) + informed * len(explain.informed_strengths))
     trials += own if explain.per_feature_strength else 0
     return Workload(
-        train_images=_training_images(recipe, sizes.train - held_out, patches_per_image),
+        train_images=_training_images(recipe, sizes.train - held_out, patches_per_image) if sae.path is None else 0,
         held_out_images=held_out,
-        train_steps=max(1, sae.n_tokens // sae.batch_tokens),
+        train_steps=max(1, sae.n_tokens // sae.batch_tokens) if sae.path is None else 0,
         harvest_images=sizes.explain + sizes.select + sizes.score,
         n_alive=alive,
         selection_rows_blank=selecting * len(explain.strengths),

@@ -30,13 +30,14 @@ def build(folder: Path, *, seed: int = 0) -> Path:
 
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
+    levels: dict[str, Any] = {"out_indices": [2, 3, 4]}
     swin = SwinConfig(
         image_size=SHORTEST_PX,
         embed_dim=8,
         depths=[1, 1, 1, 1],
         num_heads=[1, 1, 2, 2],
         window_size=4,
-        out_indices=[2, 3, 4],
+        **levels,
     )
     bert = BertConfig(
         vocab_size=len(tokenizer),
@@ -78,8 +79,12 @@ def _tokenizer() -> Any:
 
 
 @torch.no_grad()
-def _open_up(model: torch.nn.Module) -> None:
-    """Random weights of unit gain: in a fresh model all queries say the same, and no word would change a box."""
+def _open_up(model: Any) -> None:
+    """Random weights of unit gain: in a fresh model all queries say the same, and no word would change a box.
+
+    The queries that meet the words are made small, so that scores lie on both sides of any threshold.
+    """
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and "embedding" not in name.lower() and "relative_position" not in name:
             parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    model.model.decoder.layer_norm.weight.fill_(0.1)

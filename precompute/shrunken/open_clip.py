@@ -29,7 +29,7 @@ def build(folder: Path, *, seed: int = 0) -> Path:
     except ImportError as error:
         raise DependencyMissing("open_clip_torch is not installed: pip install open_clip_torch") from error
     torch.manual_seed(seed)
-    model = open_clip.CLIP(**LAYOUT)  # pyright: ignore[reportArgumentType] - plain dicts are what a file gives
+    model = open_clip.CLIP(**LAYOUT)
     folder.mkdir(parents=True, exist_ok=True)
     # Half of the bytes; the model that reads them stays float32.
     state = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}

@@ -20,20 +20,16 @@ D_TEXT = 2 * D_CLIP
 def build(folder: Path, *, seed: int = 0) -> Path:
     """Save a random pipeline to ``folder``. Raises DependencyMissing without diffusers."""
     try:
-        from diffusers import (
-            AutoencoderKL,
-            FlowMatchEulerDiscreteScheduler,
-            SD3Transformer2DModel,
-            StableDiffusion3Pipeline,
-        )
+        import diffusers
     except ImportError as error:
         raise DependencyMissing(f'diffusers cannot be imported ({error}): pip install "iconoscope[paper]"') from error
     from transformers import T5Config, T5EncoderModel
 
+    library: Any = diffusers  # its names are made when asked for, which no type checker sees
     torch.manual_seed(seed)
     t5_tokenizer = _t5_tokenizer()
     t5 = T5Config(vocab_size=len(t5_tokenizer), d_model=D_TEXT, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    transformer = SD3Transformer2DModel(
+    transformer = library.SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
         in_channels=16,
@@ -48,7 +44,7 @@ def build(folder: Path, *, seed: int = 0) -> Path:
         dual_attention_layers=(0,),
         qk_norm="rms_norm",
     )
-    vae = AutoencoderKL(
+    vae = library.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(8, 8, 8, 8),
@@ -61,9 +57,9 @@ def build(folder: Path, *, seed: int = 0) -> Path:
         use_post_quant_conv=False,
     )
     _open_up(transformer)
-    StableDiffusion3Pipeline(
+    library.StableDiffusion3Pipeline(
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=library.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,
         text_encoder=_clip(),
         tokenizer=letter_tokenizer(CLIP_LENGTH),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from precompute.judges import Judges, open_judges
 from precompute.recipe import Recipe, section_science
 from precompute.stage import Stage, StageContext
 from precompute.strengths import Trial, common_strength, own_strengths
-from precompute.subject import explainer_science
+from precompute.subject import explainer_science, open_explainer
 
 SELECTION_KEY = "selection"
 
@@ -80,6 +81,10 @@ class Explain(Stage):
         step = context.recipe.explain.features_per_shard
         starts = sorted({feature // step * step for feature in alive})
         return [SELECTION_KEY, *(f"features-{start:06d}" for start in starts)]
+
+    def phases(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
+        first = [key for key in keys if key == SELECTION_KEY]
+        return [first, [key for key in keys if key != SELECTION_KEY]]
 
     def _open(self, context: StageContext) -> tuple[ExplanationSession, Judges]:
         if self._session is None or self._session[0] != context.out_dir:
@@ -157,6 +162,11 @@ class Explain(Stage):
         tried = pa.Table.from_pylist([trial_row(trial) for trial in trials], schema=TRIAL_SCHEMA)
         context.writer.write_table("selection", tried, shard=key)
 
+    def _images_read(self, context: StageContext) -> dict[str, str]:
+        """How the model attended to several images: its mask mode has changed between versions of transformers."""
+        model = open_explainer(context.recipe, context.runtime)
+        return {"mask_mode": model.mask_mode, "transformers": metadata.version("transformers")}
+
     def finish(self, context: StageContext) -> Mapping[str, Any]:
         writer = context.writer
         keys = list(context.shard_keys)
@@ -177,7 +187,7 @@ class Explain(Stage):
             if row["arm"] == Method.NO_STEERING.value
         ]
         self._session = None
-        notes = {"strengths": chosen["chosen"], "blank_answer": blank[:1]}
+        notes = {"strengths": chosen["chosen"], "blank_answer": blank[:1], "images_read": self._images_read(context)}
         absent = absent_arms(context.recipe)
         return {"failures": dict(failures), "notes": {**notes, "absent_arms": absent} if absent else notes}
 

@@ -92,6 +92,10 @@ class ScoreStage(Stage):
         texts = [f"texts-{start:06d}" for start in range(0, n_texts, TEXTS_PER_SHARD)]
         return [*truth, *texts, *(f"features-{start:06d}" for start in starts)]
 
+    def phases(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
+        last = [key for key in keys if key.startswith("features-")]  # they read the embeddings of all texts
+        return [[key for key in keys if key not in last], last]
+
     def _open(self, context: StageContext) -> ScoringSession:
         if self._session is None or self._session[0] != context.out_dir:
             self._session = (context.out_dir, ScoringSession(context))

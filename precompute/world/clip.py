@@ -200,8 +200,7 @@ class WorldClipEncoder(OpenClipEncoder):
         super().__init__(folder, mend="Restore it with `git checkout -- assets/world/clip`.")
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Of the three files."""
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name in (SETTINGS, TOKENIZER, WEIGHTS):
             digest.update((self._folder / name).read_bytes())

@@ -107,7 +107,7 @@ class WorldSegmenter:
         parsed = parse(text)
         wanted = {*parsed.concepts} or {name for group in parsed.groups for name in members_of(group)}
         rows = sorted(CONCEPT_INDEX[name] for name in wanted)
-        return [self._corpus(image_id).pixel_masks(image_id)[rows].any(0) for image_id in image_ids]
+        return [np.asarray(self._corpus(image_id).pixel_masks(image_id)[rows].any(0)) for image_id in image_ids]
 
     def _corpus(self, image_id: str) -> WorldCorpus:
         name = image_id.partition("-")[0]
