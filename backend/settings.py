@@ -6,6 +6,7 @@ ICONOSCOPE_ASSETS   folder that holds ``world/`` and ``atlas/`` (default: ``asse
 ICONOSCOPE_DEVICE   torch device for models, e.g. ``cuda:0`` (default: ``auto``)
 ICONOSCOPE_CACHE    folder for what can be built again: ``shrunken/`` models (default: ``~/.cache/iconoscope``)
 OMP_NUM_THREADS     threads of torch and faiss; the explorer suggests half the cores unless it is set
+WORLD_SIZE, LOCAL_RANK   set by torchrun: how many processes share a training, and which of this machine's this is
 
 This module knows no torch: whether a GPU exists is asked by the caller who has torch loaded anyway.
 """
@@ -77,6 +78,16 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 def suggest_threads(n_threads: int) -> None:
     """Let libraries that read OMP_NUM_THREADS when they are imported use so many threads, unless it says otherwise."""
     os.environ.setdefault(THREADS_VARIABLE, str(n_threads))
+
+
+def launched_size() -> int:
+    """Number of processes that torchrun started; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """This process's number among those that torchrun started on this machine; 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def suggest_environment(variables: Mapping[str, str]) -> None:

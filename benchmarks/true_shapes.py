@@ -100,7 +100,7 @@ def open_true_shape(name: str, device: str, *, dtype: str = "bfloat16", layer: i
         raise ValueError(f"unknown shape {name!r}: choose one of {', '.join(SHAPES)}")
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig, SiglipVisionConfig
 
-    from tests.builders_subject import SPECIAL_TOKENS, build_processor, build_tokenizer
+    from precompute.shrunken.gemma3 import SPECIAL_TOKENS, build_processor, build_tokenizer
 
     shape, tokenizer = SHAPES[name], build_tokenizer()
     special = {token: at for at, token in enumerate(SPECIAL_TOKENS)}

@@ -7,7 +7,6 @@ and the whole of the parameters; sums over processes keep the latter equal.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, distributed
 
 from backend.errors import RecipeError
+from backend.settings import launched_size, local_rank
 
 
 class Processes(Protocol):
@@ -100,11 +100,6 @@ class TorchProcesses:
         return json.loads(bytes(encoded.tolist()))
 
 
-def launched_size() -> int:
-    """Number of processes that torchrun started; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """Join the group that torchrun set up; gives it and this process's device. Raises RecipeError.
@@ -116,7 +111,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         return
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
-        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local = local_rank()
         if local >= torch.cuda.device_count():
             raise RecipeError(
                 f"Process {local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}. "

@@ -10,13 +10,13 @@ in memory once for each training and once for each hook point.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backend.errors import RecipeError
 from backend.hooks import capture_hook_point
@@ -120,27 +120,40 @@ class SharedEncoder:
         """One pass to the deepest of ``points``, whose check for NaN covers what lies before it."""
         deepest, shallower = points[-1], points[:-1]
         tower = self._tower.cut_at(deepest)
-        modules = {point: self._tower.cut_at(point).hook_module for point in shallower}
+        passing = _keep_passing(tower, {point: self._tower.cut_at(point).hook_module for point in shallower})
         found: dict[HookPoint, list[Chunk]] = {point: [] for point in points}
-        chunks = encode_images(tower, self._images, ids, images_per_batch=self._runtime.images_per_batch)
         with self._progress.track("activations (images)", len(ids)) as advance:
-            while True:
-                try:
-                    with ExitStack() as stack:
-                        records = {
-                            point: stack.enter_context(
-                                capture_hook_point(module, n_prefix_tokens=tower.grid.n_prefix_tokens)
-                            )
-                            for point, module in modules.items()
-                        }
-                        chunk = next(chunks)
-                except StopIteration:
-                    break
-                for point in shallower:
-                    found[point].append((chunk.positions, _stored(records[point].captured[0])))
+            batch = self._runtime.images_per_batch
+            for chunk in encode_images(tower, self._images, ids, images_per_batch=batch):
+                for point, parts in passing.items():
+                    found[point].append((chunk.positions, _stored(torch.cat(parts))))
+                    parts.clear()
                 found[deepest].append((chunk.positions, _stored(chunk.residuals)))
                 advance(len(chunk.positions))
         self._answers.update({(point, ids): found[point] for point in points})
+
+
+def _keep_passing(tower: VisionTower, modules: Mapping[HookPoint, nn.Module]) -> dict[HookPoint, list[Tensor]]:
+    """Lists to which every ``tower.to_hook`` that succeeds adds what passed these blocks on its way.
+
+    A call that runs out of memory, after which the images go in halves, adds nothing.
+    """
+    kept: dict[HookPoint, list[Tensor]] = {point: [] for point in modules}
+    to_hook, n_prefix = tower.to_hook, tower.grid.n_prefix_tokens
+
+    def keeping(pixel_values: Tensor) -> Tensor:
+        with ExitStack() as stack:
+            records = {
+                point: stack.enter_context(capture_hook_point(module, n_prefix_tokens=n_prefix))
+                for point, module in modules.items()
+            }
+            residuals = to_hook(pixel_values)
+        for point, record in records.items():
+            kept[point].append(record.captured[0])
+        return residuals
+
+    setattr(tower, "to_hook", keeping)  # noqa: B010 - of this one cut of the tower, which nobody else has
+    return kept
 
 
 def _stored(residuals: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from backend.errors import RecipeError
+from backend.settings import launched_size
 from precompute.cli.run import chosen_recipe
 from precompute.recipe import Recipe, Runtime
 
@@ -41,8 +42,6 @@ class Train:
     """How to run; changes no result's fingerprint."""
 
     def __call__(self) -> int:
-        from precompute.processes import launched_size
-
         recipes = [chosen_recipe(name, self.images, None) for name in self.recipes]
         names = [recipe.name for recipe in recipes]
         if not recipes or len(set(names)) < len(names):

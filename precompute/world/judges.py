@@ -176,7 +176,7 @@ class NoMasks:
 
     def segment(
         self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str
-    ) -> Bool[np.ndarray, "image h w"]:
+    ) -> Sequence[Bool[np.ndarray, "h w"]]:
         """Raises MasksUnknown, or UnparsableExplanation for a text that names nothing."""
         del image_ids, images
         parse(text)
