@@ -9,9 +9,9 @@ import pytest
 
 from backend.errors import DataError, DatasetMissing, ImageUnreadable
 from backend.types import Split
-from precompute.data._division import DividedImages, limited, split_of
+from precompute.data._division import DividedImages, split_of
 from precompute.data.folder import open_folder
-from precompute.data_section import DataSection, SharesSection, SourcesSection
+from precompute.data_section import DataSection, SharesSection, SourcesSection, limited
 from tests.builders_pictures import picture_bytes, save_folder, section
 
 SHARES = SharesSection(train=0.25, explain=0.25, select=0.25, score=0.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from precompute.datasets import open_image_set, require_disjoint
 from precompute.encoding import UNREADABLE, encode_images
 from precompute.exemplars import ImageCache
 from precompute.judges import open_judges
+from precompute.recipe import load_recipe
 from tests.builders_pictures import section
 from tests.builders_pipeline import UNREADABLE_IDS, PlantedImages, install, planted_recipe, planted_subject
 
@@ -144,3 +146,15 @@ def test_nan_in_the_residual_stream_stops_the_run(subject: SubjectModel, monkeyp
     images = PlantedImages(Split.SCORE)
     with pytest.raises(ActivationsNotFinite, match="float32"):
         next(encode_images(subject, images, images.ids[:1], images_per_batch=1))
+
+
+def test_a_limit_takes_some_of_the_worlds_images_and_changes_the_fingerprint() -> None:
+    world = load_recipe("world")
+    few = replace(world, data=replace(world.data, n_explain_images=7))
+    whole, some = open_image_set(world, Split.EXPLAIN), open_image_set(few, Split.EXPLAIN)
+    assert len(some.ids) == 7 and set(some.ids) < set(whole.ids)
+    assert some.fingerprint != whole.fingerprint
+    more = replace(world, data=replace(world.data, n_explain_images=10**6))
+    assert open_image_set(more, Split.EXPLAIN).fingerprint == whole.fingerprint
+    nine = replace(world, data=replace(world.data, n_explain_images=9))
+    assert set(some.ids) < set(open_image_set(nine, Split.EXPLAIN).ids)
