@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,6 +72,64 @@ def leftovers(out: Path) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------------- without a cluster
+
+
+class OneMortalWorker:
+    """Ray as far as the engine sees it, on a clock of its own: every shard takes 1,000 s, and the first worker dies."""
+
+    class RayError(Exception):
+        pass
+
+    exceptions = SimpleNamespace(RayError=RayError)
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.n_workers = 0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def remote(self, _class: type) -> Any:
+        def start() -> Any:
+            self.n_workers += 1
+            number = self.n_workers
+            hello = SimpleNamespace(remote=lambda: ("hello", number))
+            return SimpleNamespace(hello=hello, compute=SimpleNamespace(remote=lambda _job, key: (key, number)))
+
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=start))
+
+    def wait(self, pending: list[Any], **_: object) -> tuple[list[Any], list[Any]]:
+        return pending, []
+
+    def get(self, reference: tuple[str, int]) -> dict[str, Any]:
+        what, number = reference
+        if what == "hello":
+            return {"pid": number, "node": "here"}
+        self.now_s += 1000.0
+        if number == 1:
+            raise self.RayError("killed")
+        return {"events": [], "notes": [], "seconds": 1000.0, "peak_memory_bytes": 0}
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": float(RUNTIME.workers)}
+
+
+def test_the_only_worker_may_die_long_after_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its successor has as long to start as it had itself."""
+    ray = OneMortalWorker()
+    monkeypatch.setattr("precompute.engines.ray.time", ray)
+    engine, done, notes = RayEngine(RUNTIME, n_workers=1), [], Notes()
+    monkeypatch.setattr(engine, "_ray", ray)
+    writer = SimpleNamespace(drop_shard=lambda key: None, shard_state=lambda key: "done")
+    context: Any = SimpleNamespace(
+        progress=notes, log=SimpleNamespace(write=lambda *_, **__: None), writer=writer, out_dir=tmp_path
+    )
+    engine._run_group(context, {}, ["a", "b"], lambda: done.append(1))
+    assert len(done) == 2 and ray.n_workers == 2
+    assert any("another worker computes it again" in line for line in notes.lines)
 
 
 def test_leases_hand_out_each_shard_once_and_take_back_what_a_death_cost() -> None:
