@@ -145,6 +145,18 @@ def test_a_plan_for_another_machine_needs_no_model() -> None:
         make_plan(elsewhere, "abacus", Runtime())
 
 
+def test_shrunken_models_are_built_before_they_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its folder the rehearsal of InternVL would be planned at the true size of the repository it names."""
+    monkeypatch.setenv("ICONOSCOPE_CACHE", str(tmp_path))
+    recipe = load_recipe("shrunken-internvl3")
+    judges = dataclasses.replace(recipe.judges, **dict.fromkeys(("boxes", "masks", "generator_model"), "nowhere"))
+    plan = make_plan(dataclasses.replace(recipe, judges=judges), "h100", Runtime())
+    assert (tmp_path / "shrunken" / "internvl" / "config.json").is_file()
+    assert plan.accelerator_bytes < KNOWN["OpenGVLab/InternVL3-14B-hf"].weight_bytes
+
+
 def test_nothing_is_missing_for_the_world() -> None:
     assert missing_parts(world()) == ()
 
