@@ -212,7 +212,11 @@ def test_sam2_reads_a_released_checkpoint_and_builds_nothing_foreign(tmp_path: P
     (tmp_path / "sam2.1_hiera_t.yaml").write_text(layout, encoding="utf-8")
     loaded = load_sam2(tmp_path, "cpu")
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
-    for foreign in ("os.system", "sam2.modeling.backbones.hieradet.logging.os.system", "sam2.modeling.sam2_base.F.relu"):
+    for foreign in (
+        "os.system",
+        "sam2.modeling.backbones.hieradet.logging.os.system",
+        "sam2.modeling.sam2_base.F.relu",
+    ):
         hostile = layout.replace("sam2.modeling.memory_encoder.Fuser", foreign)
         (tmp_path / "sam2.1_hiera_t.yaml").write_text(hostile, encoding="utf-8")
         with pytest.raises(SubjectError, match=f"would build {re.escape(foreign)};"):

@@ -2,8 +2,7 @@
 
 With the subfolders ``explain``, ``select`` and ``score`` (and ``train``) each split has its own. Any other folder is
 one source that all splits divide by rule; so is any folder if the recipe has [data.sources] that say so (``"."`` is the
-folder itself) or [data.shares]. An id is the path relative to the folder, so that pictures of one name in two subfolders
-have two.
+folder itself) or [data.shares]. An id is the path relative to the folder, not to the subfolder: those may share names.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A folder holds one checkpoint (``sam2.1_hiera_large.pt`` as released, or the same tensors as safetensors) and may hold
 the model's YAML, as the repositories on the Hub do; without one, the package's own for the checkpoint's name is taken.
-A YAML names classes to build: only those that modules of ``sam2.modeling`` define are accepted. Checkpoints are read without unpickling.
+A YAML names classes to build: only those that modules of ``sam2.modeling`` define are accepted. Checkpoints are read
+without unpickling.
 """
 
 from __future__ import annotations
