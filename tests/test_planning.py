@@ -145,9 +145,7 @@ def test_a_plan_for_another_machine_needs_no_model() -> None:
         make_plan(elsewhere, "abacus", Runtime())
 
 
-def test_shrunken_models_are_built_before_they_are_looked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shrunken_models_are_built_before_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its folder the rehearsal of InternVL would be planned at the true size of the repository it names."""
     monkeypatch.setenv("ICONOSCOPE_CACHE", str(tmp_path))
     recipe = load_recipe("shrunken-internvl3")
