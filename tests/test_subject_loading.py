@@ -59,6 +59,14 @@ def test_weights_that_are_only_partly_there_are_not_drawn_at_random(copy):
         load_tower(copy, MIDDLE)
 
 
+def test_weights_in_a_pickle_are_not_read(copy):
+    """Even beside a file of safetensors that is none of the model's."""
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    with pytest.raises(SubjectError, match="its weights cannot be read"):
+        load_tower(copy, MIDDLE)
+
+
 def test_damaged_weights_are_named(copy):
     file = copy / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
