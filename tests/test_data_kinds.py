@@ -99,6 +99,12 @@ def test_what_is_no_tar_and_what_is_not_there_are_said(shards: Path) -> None:
         open_shards(section("webdataset", shards, sources=sources), Split.TRAIN)
 
 
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    save_shard(tmp_path / "all.tar", [1, 2, 1])
+    with pytest.raises(DataError, match=r"two pictures called 'all/0001\.png'"):
+        open_shards(section("webdataset", tmp_path), Split.TRAIN)
+
+
 # --------------------------------------------------------------------------------------------------------- parquet
 
 
