@@ -1,8 +1,8 @@
 """Reading a checkpoint's weights and processor from a folder; whatever is missing or damaged is named.
 
 transformers itself is lenient: weights that a file lacks are drawn at random with a warning, a folder without a
-processor gives a bare tokenizer, a pickle is read where there are no safetensors, and whoever sits at the terminal may be
-asked whether a folder's own code shall be run. Here the first three are errors, and that code is never run.
+processor gives a bare tokenizer, a pickle is read where there are no safetensors, and whoever sits at the terminal may
+be asked whether a folder's own code shall be run. Here the first three are errors, and that code is never run.
 """
 
 from __future__ import annotations
