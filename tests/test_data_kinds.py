@@ -263,5 +263,11 @@ def test_streaming_without_a_limit_or_with_a_wrong_column_is_refused(hub: Path, 
         open_dataset(streamed(hub, image_column="picture"), Split.TRAIN)
 
 
+@pytest.mark.parametrize("field", ["streaming", "download"])
+def test_fields_of_the_hub_are_refused_elsewhere(field: str) -> None:
+    with pytest.raises(ValueError, match="streaming and download mean nothing to kind folder"):
+        section("folder", "pictures", **{field: True})
+
+
 def test_pages_of_datasets_are_those_of_datasets() -> None:
     assert huggingface.page_of("a/b") == "https://huggingface.co/datasets/a/b"
