@@ -95,19 +95,19 @@ class OneMortalWorker:
         def start() -> Any:
             self.n_workers += 1
             number = self.n_workers
-            hello = SimpleNamespace(remote=lambda: ("hello", number))
-            return SimpleNamespace(hello=hello, compute=SimpleNamespace(remote=lambda _job, key: (key, number)))
+            hello = SimpleNamespace(remote=lambda: ("hello", number, self.now_s))
+            compute = SimpleNamespace(remote=lambda _job, key: (key, number, self.now_s + 1000.0))
+            return SimpleNamespace(hello=hello, compute=compute)
 
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=start))
 
     def wait(self, pending: list[Any], **_: object) -> tuple[list[Any], list[Any]]:
-        return pending, []
+        return [one for one in pending if one[2] <= self.now_s], []
 
-    def get(self, reference: tuple[str, int]) -> dict[str, Any]:
-        what, number = reference
+    def get(self, reference: tuple[str, int, float]) -> dict[str, Any]:
+        what, number, _due = reference
         if what == "hello":
             return {"pid": number, "node": "here"}
-        self.now_s += 1000.0
         if number == 1:
             raise self.RayError("killed")
         return {"events": [], "notes": [], "seconds": 1000.0, "peak_memory_bytes": 0}
@@ -115,11 +115,14 @@ class OneMortalWorker:
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": float(RUNTIME.workers)}
 
+    available_resources = cluster_resources
+
 
 def test_the_only_worker_may_die_long_after_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its successor has as long to start as it had itself."""
     ray = OneMortalWorker()
     monkeypatch.setattr("precompute.engines.ray.time", ray)
+    monkeypatch.setattr("precompute.engines.ray.POLL_S", 50.0)
     engine, done, notes = RayEngine(RUNTIME, n_workers=1), [], Notes()
     monkeypatch.setattr(engine, "_ray", ray)
     writer = SimpleNamespace(drop_shard=lambda key: None, shard_state=lambda key: "done")
