@@ -71,6 +71,8 @@ class DataSection:
     """What an atlas carries of the images: small pictures, or their ids alone where the licence allows no more."""
 
     def __post_init__(self) -> None:
+        if self.kind != "huggingface" and (self.streaming or self.download):
+            raise ValueError(f"streaming and download mean nothing to kind {self.kind}")
         for split in Split:
             limit = self.limit(split)
             if limit is not None and limit < 1:

@@ -46,9 +46,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_laid_out_by_split_gives_each_its_own_by_relative_path(folder: Path) -> None:
     images = open_folder(section("folder", folder), Split.EXPLAIN)
-    assert images.ids == ("a/first.png", "b/second.png", "third.webp")
-    assert images.load("a/first.png").getpixel((0, 0)) == (255, 0, 0)
-    assert open_folder(section("folder", folder), Split.SCORE).ids == ("one.png",)
+    assert images.ids == ("explain/a/first.png", "explain/b/second.png", "explain/third.webp")
+    assert images.load("explain/a/first.png").getpixel((0, 0)) == (255, 0, 0)
+    splits = (Split.EXPLAIN, Split.SELECT, Split.SCORE)
+    ids = {split: open_folder(section("folder", folder), split).ids for split in splits}
+    assert (ids[Split.SELECT], ids[Split.SCORE]) == (("select/one.png",), ("score/one.png",))
+    require_disjoint(ids)
 
 
 def test_missing_folder_unknown_image_and_damaged_file_are_said(folder: Path) -> None:
@@ -59,7 +62,7 @@ def test_missing_folder_unknown_image_and_damaged_file_are_said(folder: Path) ->
         images.load("../escape.png")
     (folder / "explain" / "third.webp").write_bytes(b"not a picture at all")
     with pytest.raises(ImageUnreadable):
-        images.load("third.webp")
+        images.load("explain/third.webp")
 
 
 def test_an_empty_folder_is_missing_data(tmp_path: Path) -> None:
@@ -77,10 +80,10 @@ def test_recipe_chooses_the_set(folder: Path, tmp_path: Path) -> None:
 
 def test_an_image_that_is_gone_since_the_harvest_is_named(folder: Path) -> None:
     cached = ImageCache(open_folder(section("folder", folder), Split.EXPLAIN))
-    assert cached["third.webp"].size == (8, 8)
+    assert cached["explain/third.webp"].size == (8, 8)
     (folder / "explain" / "a" / "first.png").unlink()
     with pytest.raises(ImageUnreadable, match=r"first\.png cannot be read.* readable when it was harvested"):
-        cached["a/first.png"]
+        cached["explain/a/first.png"]
 
 
 def test_the_cache_of_pictures_is_bounded_in_bytes(folder: Path) -> None:

@@ -6,7 +6,6 @@ from the config.json on this machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,13 +132,23 @@ def shape_of(name: str, folder: Path | None) -> ModelShape:
         RecipeError: the model is neither here nor known.
     """
     if folder is not None and (folder / "config.json").is_file():
-        return _from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
+        return _from_config(_description(folder, name), name)
     if name in KNOWN:
         return KNOWN[name]
     raise RecipeError(
         f"The sizes of {name} are not known here, so its cost cannot be told: "
         f"fetch its description with `hf download {name} config.json`."
     )
+
+
+def _description(folder: Path, name: str) -> dict[str, Any]:
+    """config.json with what it leaves out: a released one may give only what differs from its class's defaults."""
+    from transformers import AutoConfig  # takes seconds to import
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"The config.json of {name} does not tell its sizes ({error}).") from error
 
 
 def _side(value: Any) -> int:
