@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import IconoscopeError, RecipeError
+from backend.model_shapes import shape_of
 from backend.models import locate
 from backend.settings import resolve_path
 from backend.types import Split
@@ -17,7 +18,6 @@ from precompute.datasets import open_image_set
 from precompute.judges import open_judges
 from precompute.planning.estimate import StageCost, stage_costs
 from precompute.planning.roofline import DEVICES, unit_costs
-from precompute.planning.shapes import shape_of
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, workload
 from precompute.recipe import Recipe, Runtime, SubjectSection

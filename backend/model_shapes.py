@@ -1,6 +1,7 @@
 """Sizes of models, and what they make a machine compute: floating-point operations, weights and caches.
 
-Shapes of the models that shipped recipes name are facts from their published config.json; any other model's are read
+Read by the explorer before it loads a model and by `iconoscope plan` before a run, so no torch is imported. Shapes of the
+models that shipped recipes name are facts from their published config.json; any other model's are read
 from the config.json on this machine.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import RecipeError
+from backend.errors import SubjectError
 
 HALF_BYTES = 2
 """bfloat16, the precision of inference on a GPU."""
@@ -130,13 +131,13 @@ def shape_of(name: str, folder: Path | None) -> ModelShape:
     """The shape of a model, from its config.json if that is here, else from the known ones.
 
     Raises:
-        RecipeError: the model is neither here nor known.
+        SubjectError: the model is neither here nor known.
     """
     if folder is not None and (folder / "config.json").is_file():
         return _from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
     if name in KNOWN:
         return KNOWN[name]
-    raise RecipeError(
+    raise SubjectError(
         f"The sizes of {name} are not known here, so its cost cannot be told: "
         f"fetch its description with `hf download {name} config.json`."
     )
@@ -161,7 +162,7 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         image_tokens = int(config.get("mm_tokens_per_image") or config.get("image_seq_length") or n_patches)
         language = None if text is None or "num_key_value_heads" not in text else _language(text)
     except (KeyError, TypeError, ValueError) as error:
-        raise RecipeError(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
+        raise SubjectError(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
     return ModelShape(tower=tower, n_patches=n_patches, image_tokens=image_tokens if language else 0, language=language)
 
 
