@@ -12,10 +12,13 @@ LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 
 FAST := not slow and not browser and not gpu and not network
-LATE := (slow or browser) and not gpu and not network
+SLOW := slow and not browser and not gpu and not network
+BROWSER := browser and not gpu and not network
+# Two at a time, each with its output in one piece: a browser waits more than it computes.
+TOGETHER = $(MAKE) --no-print-directory --jobs=2 --output-sync=target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types fast late format lock clean setup
+.PHONY: help demo test check lint types fast slow browser format lock clean setup
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,10 +27,13 @@ demo: $(READY) ## Set up once, then serve the shipped atlas (PORT=7860 HOST=127.
 	@$(BIN)/iconoscope demo --port $(PORT) --host $(HOST)
 
 test: $(READY) ## Set up once, then lint, types and every test that needs no GPU and no network
-	@$(MAKE) --no-print-directory lint types fast late
+	@$(MAKE) --no-print-directory lint
+	@$(TOGETHER) types fast
+	@$(TOGETHER) slow browser
 
 check: $(READY) ## Lint, types and the fast tests
-	@$(MAKE) --no-print-directory lint types fast
+	@$(MAKE) --no-print-directory lint
+	@$(TOGETHER) types fast
 
 lint: $(READY) ## Ruff: rules and formatting
 	@$(BIN)/ruff check .
@@ -39,8 +45,11 @@ types: $(READY) ## Pyright
 fast: $(READY) ## The fast tests
 	@$(BIN)/python -m pytest -q -m "$(FAST)"
 
-late: $(READY) ## The slow tests and those in Chromium
-	@$(BIN)/python -m pytest -q -m "$(LATE)" --durations=10
+slow: $(READY) ## The slow tests
+	@$(BIN)/python -m pytest -q -m "$(SLOW)" --durations=10
+
+browser: $(READY) ## The tests in Chromium
+	@$(BIN)/python -m pytest -q -m "$(BROWSER)" --durations=10
 
 format: $(READY) ## Let ruff mend formatting and imports
 	@$(BIN)/ruff check --fix .

@@ -68,7 +68,14 @@
       painter.node.style.visibility = "hidden";
       this.node.append(painter.node);
       const { groups } = this;
-      await painter.paint(groups, this.size);
+      try {
+        await painter.paint(groups, this.size);
+      } catch (error) {
+        painter.node.remove();
+        console.warn("the map stays plain:", error);
+        this.say("This browser's WebGL could not draw the map, so it is drawn plainly and may move slowly. Everything else works as usual.");
+        return;
+      }
       if (scene !== this.scene) { painter.clear(); return; }
       if (groups !== this.groups) await painter.paint(this.groups, this.size);
       painter.node.style.visibility = "";

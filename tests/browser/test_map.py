@@ -309,6 +309,21 @@ def test_a_map_without_its_large_script_stays_plain_and_says_so(explorer: Explor
     assert page.map("drawnBy") == "canvas"
 
 
+def test_a_map_that_webgl_fails_to_draw_stays_plain_and_says_so(explorer: Explorer, open_page: Open) -> None:
+    page = open_page(explorer)
+    page.page.route(
+        "**/plotly.min.js*",
+        lambda route: route.fulfill(body="window.Plotly = { newPlot() { throw new Error('out of memory'); } };"),
+    )
+    page.visit()
+    page.page.locator(".ico-map-message", has_text="WebGL could not draw the map").wait_for()
+    assert page.map("drawnBy") == "canvas"
+    assert page.page.locator(".ico-map-layer").count() == 1
+    feature = page.isolated_features(1)[0]
+    page.click_feature_on_map(feature)
+    page.wait_for_feature(feature)
+
+
 def test_without_webgl_the_map_is_drawn_plainly_and_words_say_so(explorer: Explorer, open_page: Open) -> None:
     page = ready(open_page, explorer, "?webgl=off")
     page.page.locator(".ico-map-message", has_text="no WebGL").wait_for()

@@ -1,0 +1,162 @@
+"""Plans: sizes agree with published figures, counts follow the recipe, and what is missing is said at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.errors import RecipeError
+from precompute.cli import main
+from precompute.planning import make_plan, missing_parts
+from precompute.planning.estimate import stage_costs
+from precompute.planning.roofline import DEVICES, unit_costs
+from precompute.planning.shapes import KNOWN, shape_of
+from precompute.planning.unit_costs import UnitCosts
+from precompute.planning.workload import SplitSizes, Workload, workload
+from precompute.recipe import Recipe, Runtime, load_recipe
+from precompute.stage import STAGE_NAMES
+
+GEMMA = KNOWN["google/gemma-3-27b-it"]
+ONE_OF_EACH = UnitCosts(**{field.name: 1.0 for field in dataclasses.fields(UnitCosts)})
+SIZES = SplitSizes(train=5000, explain=1500, select=400, score=1000)
+
+
+def world() -> Recipe:
+    return load_recipe("world")
+
+
+def work_of(recipe: Recipe, n_concepts: int | None = 100, sizes: SplitSizes = SIZES) -> Workload:
+    return workload(recipe, sizes, patches_per_image=256, n_concepts=n_concepts, held_out=250)
+
+
+def test_the_tower_of_gemma_3_takes_the_published_operations() -> None:
+    tower = GEMMA.tower
+    assert tower.flop(27) == pytest.approx(5.46e12, rel=0.01)
+    assert tower.flop(17) == pytest.approx(3.44e12, rel=0.01)
+    assert KNOWN["OpenGVLab/InternVL3-14B-hf"].tower.flop(24) == pytest.approx(0.72e12, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_weights", "cache_bytes"),
+    [
+        ("google/gemma-3-4b-it", 3.9e9, 139e3),
+        ("google/gemma-3-12b-it", 11.8e9, 393e3),
+        ("google/gemma-3-27b-it", 27.0e9, 508e3),
+        ("OpenGVLab/InternVL3-14B-hf", 14.0e9, 197e3),
+    ],
+)
+def test_language_models_have_their_published_sizes(name: str, n_weights: float, cache_bytes: float) -> None:
+    language = KNOWN[name].language
+    assert language is not None
+    assert language.n_weights == pytest.approx(n_weights, rel=0.03)
+    assert language.cache_bytes_per_token == pytest.approx(cache_bytes, rel=0.01)
+
+
+def test_a_shape_is_read_from_the_models_own_description() -> None:
+    folder = Path("assets/world/subject")
+    shape = shape_of("mine", folder)
+    assert (shape.n_patches, shape.image_tokens, shape.tower.width, shape.tower.n_blocks) == (256, 16, 128, 6)
+    assert shape.language is not None
+    assert (shape.language.n_layers, shape.language.head_width, shape.language.vocabulary) == (4, 32, 285)
+
+
+def test_an_unknown_model_says_what_to_fetch(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"hf download some/model config.json"):
+        shape_of("some/model", None)
+    (tmp_path / "config.json").write_text('{"vision_config": {"hidden_size": 8}}', encoding="utf-8")
+    with pytest.raises(RecipeError, match="does not tell its sizes"):
+        shape_of("mine", tmp_path)
+
+
+def test_counts_follow_the_recipe() -> None:
+    work = work_of(world())
+    assert work.train_images == 4750  # all fit into the buffer, so each is encoded once
+    assert work.train_steps == 5_000_000 // 4096
+    assert work.harvest_images == 2900
+    assert work.selection_rows_blank == 100 * 4
+    assert work.selection_rows_shown == 100 * 2 * 3
+    assert work.blank_rows == work.n_alive * (4 + 2)
+    assert work.shown_rows == work.n_alive * 4
+    assert (work.truth_images, work.truth_features) == (1000, 1024)
+
+
+def test_a_buffer_too_small_for_all_images_means_to_encode_every_token() -> None:
+    recipe = world()
+    small = dataclasses.replace(recipe, sae=dataclasses.replace(recipe.sae, buffer_tokens=100_000))
+    assert work_of(small).train_images == -(-5_000_000 // 256)
+
+
+def test_free_text_means_texts_of_their_own_and_no_truth() -> None:
+    work = work_of(world(), n_concepts=None)
+    assert work.n_texts > 6 * work.n_alive
+    assert (work.truth_images, work.truth_features) == (0, 0)
+
+
+@given(factor=st.integers(1, 50))
+def test_more_images_never_cost_less(factor: int) -> None:
+    more = SplitSizes(train=5000 * factor, explain=1500 * factor, select=400, score=1000)
+    recipe = world()
+    few, many = (
+        stage_costs(recipe, work_of(recipe, sizes=sizes), ONE_OF_EACH, GEMMA, GEMMA, 64) for sizes in (SIZES, more)
+    )
+    assert [one.stage for one in few] == list(STAGE_NAMES)
+    for less, grown in zip(few, many, strict=True):
+        assert grown.seconds >= less.seconds
+        assert grown.disk_bytes >= less.disk_bytes
+
+
+def test_a_faster_device_takes_less_of_everything() -> None:
+    recipe = world()
+    costs = {
+        name: dataclasses.astuple(unit_costs(recipe, device, GEMMA, GEMMA, layer=16, rows=64))
+        for name, device in DEVICES.items()
+    }
+    assert all(fast <= slow for fast, slow in zip(costs["h100"], costs["rtx4090"], strict=True))
+    assert costs["h200"] <= costs["h100"]
+
+
+def test_a_plan_for_another_machine_needs_no_model() -> None:
+    recipe = world()
+    elsewhere = dataclasses.replace(
+        recipe, subject=dataclasses.replace(recipe.subject, path=None, repository="google/gemma-3-4b-it")
+    )
+    plan = make_plan(elsewhere, "auto", Runtime())
+    assert (plan.device, plan.measured) == ("h100", False)
+    assert any("google/gemma-3-4b-it" in one and "licence" in one for one in plan.missing)
+    assert 600 < plan.seconds < 6 * 3600
+    with pytest.raises(RecipeError, match="cannot be measured here"):
+        make_plan(elsewhere, "here", Runtime())
+    with pytest.raises(RecipeError, match="no device 'abacus'"):
+        make_plan(elsewhere, "abacus", Runtime())
+
+
+def test_nothing_is_missing_for_the_world() -> None:
+    assert missing_parts(world()) == ()
+
+
+def test_the_command_prints_what_was_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "world", "--on", "rtx4090", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [stage["stage"] for stage in printed["stages"]] == list(STAGE_NAMES)
+    assert printed["seconds"] == pytest.approx(sum(stage["seconds"] for stage in printed["stages"]))
+    assert main(["plan", "world", "--on", "rtx4090"]) == 0
+    assert "calculated from its data sheet" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_a_plan_measured_here_accounts_for_every_unit_of_work() -> None:
+    recipe = world()
+    small = dataclasses.replace(
+        recipe,
+        sae=dataclasses.replace(recipe.sae, batch_tokens=512, d_sae=64),
+        explain=dataclasses.replace(recipe.explain, features_per_shard=4, max_new_tokens=4),
+        score=dataclasses.replace(recipe.score, n_bootstrap=20),
+    )
+    plan = make_plan(small, "here", Runtime(workers=1, images_per_batch=16))
+    assert plan.measured
+    assert all(stage.seconds > 0 for stage in plan.stages)
