@@ -1,8 +1,8 @@
 """Sizes of models, and what they make a machine compute: floating-point operations, weights and caches.
 
-Read by the explorer before it loads a model and by `iconoscope plan` before a run, so no torch is imported. Shapes of the
-models that shipped recipes name are facts from their published config.json; any other model's are read
-from the config.json on this machine.
+Read by the explorer before it loads a model and by ``iconoscope plan`` before a run, so no torch is imported. Shapes of
+the models that shipped recipes name are facts from their published config.json; any other model's are read from the
+config.json on this machine.
 """
 
 from __future__ import annotations
@@ -55,12 +55,24 @@ class LanguageShape:
     n_kv_heads: int
     head_width: int
     vocabulary: int
+    tied: bool = True
+    """One table of the vocabulary serves as embedding and as output layer."""
+
+    @property
+    def n_layer_weights(self) -> int:
+        """Weights of the layers' dense products: those that can be quantised."""
+        attention = self.width * self.head_width * (2 * self.n_heads + 2 * self.n_kv_heads)
+        return self.n_layers * (attention + 3 * self.width * self.mlp_width)
+
+    @property
+    def n_table_weights(self) -> int:
+        """Weights of the embedding and the output layer as they lie in memory."""
+        return (1 if self.tied else 2) * self.vocabulary * self.width
 
     @property
     def n_weights(self) -> int:
         """Weights that a token passes, the output layer included."""
-        attention = self.width * self.head_width * (2 * self.n_heads + 2 * self.n_kv_heads)
-        return self.n_layers * (attention + 3 * self.width * self.mlp_width) + self.vocabulary * self.width
+        return self.n_layer_weights + self.vocabulary * self.width
 
     @property
     def token_flop(self) -> float:
@@ -85,8 +97,9 @@ class ModelShape:
     @property
     def weight_bytes(self) -> int:
         """Weights in bfloat16."""
-        language = self.language.n_weights if self.language else 0
-        return HALF_BYTES * (self.tower.n_weights + language)
+        language = self.language
+        n_language = language.n_layer_weights + language.n_table_weights if language else 0
+        return HALF_BYTES * (self.tower.n_weights + n_language)
 
 
 _SO400M_896 = TowerShape(width=1152, mlp_width=4304, n_blocks=27, n_tokens=4096)
@@ -122,21 +135,27 @@ KNOWN: Mapping[str, ModelShape] = {
             n_kv_heads=8,
             head_width=128,
             vocabulary=151_674,
+            tied=False,
         ),
     ),
 }
 
+LEFT_OUT: Mapping[str, Mapping[str, int]] = {
+    "gemma3": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262_208}
+}
+"""What a family's released config.json does not repeat where it equals the default of transformers' class."""
+
 
 def shape_of(name: str, folder: Path | None) -> ModelShape:
-    """The shape of a model, from its config.json if that is here, else from the known ones.
+    """The shape of a model: a known one by its repository, any other from the config.json in ``folder``.
 
     Raises:
-        SubjectError: the model is neither here nor known.
+        SubjectError: the model is neither here nor known, or its config.json tells no sizes.
     """
-    if folder is not None and (folder / "config.json").is_file():
-        return _from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
     if name in KNOWN:
         return KNOWN[name]
+    if folder is not None and (folder / "config.json").is_file():
+        return _from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
     raise SubjectError(
         f"The sizes of {name} are not known here, so its cost cannot be told: "
         f"fetch its description with `hf download {name} config.json`."
@@ -150,6 +169,8 @@ def _side(value: Any) -> int:
 def _from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     vision: Mapping[str, Any] = config.get("vision_config") or config
     text: Mapping[str, Any] | None = config.get("text_config") if "vision_config" in config else None
+    if text is not None:
+        text = {**LEFT_OUT.get(str(config.get("model_type")), {}), **text}
     try:
         width = int(vision["hidden_size"])
         n_patches = (_side(vision["image_size"]) // _side(vision["patch_size"])) ** 2
@@ -160,13 +181,14 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelShape:
             n_tokens=n_patches,
         )
         image_tokens = int(config.get("mm_tokens_per_image") or config.get("image_seq_length") or n_patches)
-        language = None if text is None or "num_key_value_heads" not in text else _language(text)
+        tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True))) if text else True
+        language = None if text is None or "num_key_value_heads" not in text else _language(text, tied)
     except (KeyError, TypeError, ValueError) as error:
         raise SubjectError(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
     return ModelShape(tower=tower, n_patches=n_patches, image_tokens=image_tokens if language else 0, language=language)
 
 
-def _language(text: Mapping[str, Any]) -> LanguageShape:
+def _language(text: Mapping[str, Any], tied: bool) -> LanguageShape:
     width, n_heads = int(text["hidden_size"]), int(text["num_attention_heads"])
     return LanguageShape(
         width=width,
@@ -176,4 +198,5 @@ def _language(text: Mapping[str, Any]) -> LanguageShape:
         n_kv_heads=int(text["num_key_value_heads"]),
         head_width=int(text.get("head_dim") or width // n_heads),
         vocabulary=int(text["vocab_size"]),
+        tied=tied,
     )

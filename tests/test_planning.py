@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.errors import RecipeError
+from backend.errors import RecipeError, SubjectError
+from backend.model_shapes import KNOWN, shape_of
 from precompute.cli import main
 from precompute.planning import make_plan, missing_parts
 from precompute.planning.estimate import stage_costs
 from precompute.planning.roofline import DEVICES, unit_costs
-from precompute.planning.shapes import KNOWN, shape_of
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, Workload, workload
 from precompute.recipe import Recipe, Runtime, load_recipe
@@ -65,11 +65,28 @@ def test_a_shape_is_read_from_the_models_own_description() -> None:
     assert (shape.language.n_layers, shape.language.head_width, shape.language.vocabulary) == (4, 32, 285)
 
 
+def test_sizes_that_a_released_description_leaves_out_are_those_of_its_family(tmp_path: Path) -> None:
+    config = {
+        "model_type": "gemma3",
+        "mm_tokens_per_image": 256,
+        "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34},
+        "vision_config": {
+            "hidden_size": 1152,
+            "image_size": 896,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "patch_size": 14,
+        },
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert shape_of("a folder of my own", tmp_path) == KNOWN["google/gemma-3-4b-it"]
+
+
 def test_an_unknown_model_says_what_to_fetch(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"hf download some/model config.json"):
+    with pytest.raises(SubjectError, match=r"hf download some/model config.json"):
         shape_of("some/model", None)
     (tmp_path / "config.json").write_text('{"vision_config": {"hidden_size": 8}}', encoding="utf-8")
-    with pytest.raises(RecipeError, match="does not tell its sizes"):
+    with pytest.raises(SubjectError, match="does not tell its sizes"):
         shape_of("mine", tmp_path)
 
 

@@ -62,7 +62,8 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
     """The plan of a recipe on ``here`` or on a device of ``roofline.DEVICES``.
 
     Raises:
-        RecipeError: the device is unknown, the model's sizes are, or ``here`` is asked for and something is missing.
+        RecipeError: the device is unknown, or ``here`` is asked for and something is missing.
+        SubjectError: the sizes of a model are unknown.
     """
     missing = missing_parts(recipe)
     if device == "auto":
