@@ -12,7 +12,7 @@ from backend.models._locate import card_for, locate, model_fingerprint, read_mod
 
 if TYPE_CHECKING:
     from backend.models.base import SubjectModel
-    from backend.types import HookPoint
+    from backend.types import HookPoint, Quantization
 
 __all__ = ["families", "load_subject", "locate", "model_fingerprint"]
 
@@ -32,6 +32,7 @@ def load_subject(
     *,
     device: str = "cpu",
     dtype: str = "float32",
+    quantize: Quantization | None = None,
     allow_download: bool = False,
 ) -> SubjectModel:
     """Load a subject model from a folder or from the local Hugging Face cache.
@@ -41,9 +42,11 @@ def load_subject(
         hook_point: where its vision tower is cut.
         device: torch device, e.g. ``cpu`` or ``cuda:0``.
         dtype: dtype the model computes in: float32, bfloat16 or float16.
+        quantize: bits of the language model's weights; the vision tower is never quantised. Needs bitsandbytes.
         allow_download: fetch a missing repository. Off by default.
 
     Raises:
+        DependencyMissing: ``quantize`` needs packages that are not installed.
         SubjectMissing: the files are not here (the message names the repository and its licence page).
         SubjectMismatch: the model has no such hook point.
         SubjectError: the model belongs to a family without an adapter, or its files cannot be read.
@@ -53,6 +56,7 @@ def load_subject(
     if family not in families():
         raise SubjectError(f"no adapter for models of type {family!r}; there is one for: {', '.join(families())}")
     adapter = importlib.import_module(f"backend.models.{family}")
-    return adapter.load(
-        folder, card=card_for(path_or_repository, family), hook_point=hook_point, device=device, dtype=dtype
-    )
+    # Only who is asked to quantise must know how.
+    options = {} if quantize is None else {"quantize": quantize}
+    card = card_for(path_or_repository, family)
+    return adapter.load(folder, card=card, hook_point=hook_point, device=device, dtype=dtype, **options)

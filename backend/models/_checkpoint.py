@@ -15,7 +15,9 @@ from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel
 
 from backend.errors import SubjectError, SubjectMissing
+from backend.models._quantized import quantization_options, require_only_language
 from backend.models.base import ModelCard
+from backend.types import Quantization
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 N_NAMES = 3
@@ -32,7 +34,13 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    model_class: type[PreTrainedModel], folder: Path, *, card: ModelCard, device: str, dtype: str
+    model_class: type[PreTrainedModel],
+    folder: Path,
+    *,
+    card: ModelCard,
+    device: str,
+    dtype: str,
+    quantize: Quantization | None = None,
 ) -> Checkpoint:
     """Load both, the processor first: it is small, and a folder without one need not be waited for.
 
@@ -42,19 +50,22 @@ def load_checkpoint(
         card: whose model it is; its repository is named in messages.
         device: torch device.
         dtype: float32, bfloat16 or float16.
+        quantize: bits of the language model's weights; None leaves them in ``dtype``.
 
     Raises:
+        DependencyMissing: quantising needs packages that are not installed.
         SubjectMissing: the folder has no processor, no tokenizer or no weights, or only some of the weights.
         SubjectError: the dtype is unknown, or a file cannot be read.
     """
     if dtype not in DTYPES:
         raise SubjectError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    options = {} if quantize is None else quantization_options(quantize, device)
     processor = _load_processor(folder, card)
     if not any(folder.glob("*.safetensors")):
         raise SubjectMissing(_message(folder, card, "it holds no weights (*.safetensors)"))
     try:
         loaded: Any = model_class.from_pretrained(
-            folder, dtype=DTYPES[dtype], local_files_only=True, output_loading_info=True
+            folder, dtype=DTYPES[dtype], local_files_only=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise SubjectError(_message(folder, card, f"its weights cannot be read ({error})")) from error
@@ -63,7 +74,11 @@ def load_checkpoint(
     if missing:
         named = ", ".join(missing[:N_NAMES]) + (", …" if len(missing) > N_NAMES else "")
         raise SubjectMissing(_message(folder, card, f"its files lack {len(missing)} weights ({named})"))
-    return Checkpoint(model=model.to(device).eval(), processor=processor, folder=folder)
+    if quantize is None:
+        model = model.to(device)
+    else:
+        require_only_language(model, card.name)
+    return Checkpoint(model=model.eval(), processor=processor, folder=folder)
 
 
 def _load_processor(folder: Path, card: ModelCard) -> Any:
