@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import SubjectError
+from backend.errors import SizesUnknown
 
 HALF_BYTES = 2
 """bfloat16, the precision of inference on a GPU."""
@@ -150,13 +150,13 @@ def shape_of(name: str, folder: Path | None) -> ModelShape:
     """The shape of a model: a known one by its repository, any other from the config.json in ``folder``.
 
     Raises:
-        SubjectError: the model is neither here nor known, or its config.json tells no sizes.
+        SizesUnknown: the model is neither here nor known, or its config.json tells no sizes.
     """
     if name in KNOWN:
         return KNOWN[name]
     if folder is not None and (folder / "config.json").is_file():
         return _from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
-    raise SubjectError(
+    raise SizesUnknown(
         f"The sizes of {name} are not known here, so its cost cannot be told: "
         f"fetch its description with `hf download {name} config.json`."
     )
@@ -184,7 +184,7 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True))) if text else True
         language = None if text is None or "num_key_value_heads" not in text else _language(text, tied)
     except (KeyError, TypeError, ValueError) as error:
-        raise SubjectError(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
+        raise SizesUnknown(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
     return ModelShape(tower=tower, n_patches=n_patches, image_tokens=image_tokens if language else 0, language=language)
 
 

@@ -120,6 +120,7 @@ def _subject(services: Services) -> dict[str, Child]:
         "Patch grid": f"{grid.get('rows')} × {grid.get('cols')} patches of a {services.meta.get('image_px')} px image",
         "Blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
         "Fingerprint": _fingerprint(subject.get("fingerprint")),
+        "Live answers": services.answering.sentence(services.subject_name),
     }
 
 

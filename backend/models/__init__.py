@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from backend.models.base import SubjectModel
     from backend.types import HookPoint, Quantization
 
-__all__ = ["families", "load_subject", "locate", "model_fingerprint"]
+__all__ = [
+    "families",
+    "load_subject",
+    "locate",
+    "model_fingerprint",
+    "require_quantization",
+    "require_same_tower_files",
+]
 
 
 def families() -> list[str]:
@@ -60,3 +67,20 @@ def load_subject(
     options = {} if quantize is None else {"quantize": quantize}
     card = card_for(path_or_repository, family)
     return adapter.load(folder, card=card, hook_point=hook_point, device=device, dtype=dtype, **options)
+
+
+def require_quantization(quantize: Quantization) -> None:
+    """Raise DependencyMissing if the packages of quantised loading are not installed. Imports them."""
+    from backend.models._quantized import quantization_options
+
+    quantization_options(quantize, "cpu")
+
+
+def require_same_tower_files(folder: Path, other: Path) -> None:
+    """Raise SubjectMismatch naming the first difference between the vision towers of two checkpoints.
+
+    See :func:`backend.models._same_tower.require_same_tower_files`.
+    """
+    from backend.models._same_tower import require_same_tower_files as compare
+
+    compare(folder, other)

@@ -63,7 +63,7 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
 
     Raises:
         RecipeError: the device is unknown, or ``here`` is asked for and something is missing.
-        SubjectError: the sizes of a model are unknown.
+        SizesUnknown: the sizes of a model are.
     """
     missing = missing_parts(recipe)
     if device == "auto":
