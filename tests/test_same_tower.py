@@ -78,11 +78,8 @@ def shorter(tensors: Tensors) -> Tensors:
 
 
 def longer(tensors: Tensors) -> Tensors:
-    name = next(name for name in tensors if "vision_tower" in name)
-    return {
-        **tensors,
-        f"{name.split('.encoder')[0].split('.embeddings')[0]}.encoder.layers.3.mlp.fc1.bias": torch.ones(1),
-    }
+    name = next(name for name in tensors if name.endswith("encoder.layers.2.mlp.fc1.bias"))
+    return {**tensors, name.replace("layers.2", "layers.3"): torch.ones(1)}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +16,11 @@ from app.catalogue import Catalogue, open_catalogue
 from app.launching import tell_plans
 from app.serving import Answering, Serving
 from app.serving_plans import ROWS, demand_of, make_room
-from app.steer_answers import doses
+from app.steer_answers import DoseFrame
 from app.subject_sessions import Sessions
 from app.tabs import about, steer
-from backend.errors import SubjectError, SubjectMismatch, SubjectMissing
+from backend.errors import DependencyMissing, SubjectError, SubjectMismatch, SubjectMissing
+from backend.models import model_fingerprint
 from tests.builders_app import build_steerable_atlas, edit_json
 from tests.builders_atlas import BagEncoder
 from tests.builders_sizes import save_other_size
@@ -98,8 +100,6 @@ def test_without_the_own_subject_the_page_says_that_nothing_could_be_compared(pl
 
 
 def test_without_the_own_subject_its_very_files_are_still_known(places: Path, tmp_path: Path) -> None:
-    from backend.models import model_fingerprint
-
     moved = Path(shutil.copytree(places / "small", tmp_path / "moved"))
     shutil.copytree(places / "orphan", tmp_path / "atlas")
     edit_json(
@@ -178,23 +178,16 @@ def test_a_quantised_subject_is_loaded_as_such(places: Path) -> None:
 
 
 def test_an_absent_library_is_said_before_anything_is_loaded(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
-    with pytest.raises(Exception, match=r"iconoscope\[paper\]"):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(DependencyMissing, match=r"iconoscope\[paper\]"):
         told(served(places, quantize="int4"), quantize="int4", devices=("cpu",))
 
 
 def test_the_demand_is_that_of_the_largest_batch(places: Path) -> None:
     services = served(places).default
     assert demand_of(services.atlas).sae_bytes == (services.atlas.sae_dir / "sae_weights.safetensors").stat().st_size
-    assert largest_batch(doses) == ROWS
-
-
-def largest_batch(asked: Any) -> int:
-    """Rows that the dose-response strip steers at once: the unsteered one, and each strength twice."""
-    from app.steer_answers import DoseFrame
-
     frame = DoseFrame()
-    return 1 + len(frame.steered) + len(frame.random)
+    assert 1 + len(frame.steered) + len(frame.random) == ROWS
 
 
 def test_models_compute_in_bfloat16_on_a_gpu_only() -> None:
