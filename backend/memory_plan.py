@@ -92,7 +92,8 @@ class MemoryPlan:
         return self.free is None or self.needed <= self.free
 
     def __str__(self) -> str:
-        """One line, in units of 10^9 bytes."""
+        """One line, in units of 10^9 bytes, or of 10^6 for a small model."""
+        unit, name = (GB, "GB") if self.needed >= GB else (1e6, "MB")
         parts = (
             ("vision tower", self.tower),
             ("language model", self.language),
@@ -101,9 +102,9 @@ class MemoryPlan:
             ("SAE and kept images", self.sae),
             ("reserve", self.reserve),
         )
-        listed = " + ".join(f"{name} {value / GB:.1f}" for name, value in parts if value)
-        free = "what is free is unknown" if self.free is None else f"of {self.free / GB:.1f} GB free"
-        return f"{self.device}: {self.subject} ({self.precision}): {listed} = {self.needed / GB:.1f} GB {free}"
+        listed = " + ".join(f"{part} {value / unit:.1f}" for part, value in parts if value)
+        free = "what is free is unknown" if self.free is None else f"of {self.free / unit:.1f} {name} free"
+        return f"{self.device}: {self.subject} ({self.precision}): {listed} = {self.needed / unit:.1f} {name} {free}"
 
 
 def memory_plan(

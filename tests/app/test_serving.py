@@ -133,8 +133,8 @@ def test_the_plan_is_told_for_each_device_before_anything_is_loaded(places: Path
     catalogue = served(places, **options)
     who, first, second = told(catalogue, **options)
     assert "answers here, not quantised" in who
-    assert first.startswith(f"Memory on cpu: {places / 'large'} (float32): vision tower 0.0 + language model 0.0")
-    assert second.startswith("Memory on cpu:0: ") and second.endswith(" GB free")
+    assert first.startswith(f"Memory on cpu: {places / 'large'} (float32): vision tower 0.1 + language model 0.")
+    assert second.startswith("Memory on cpu:0: ") and second.endswith(" MB free")
     assert not catalogue.default.worker.ready
 
 
@@ -175,6 +175,7 @@ def test_a_quantised_subject_is_loaded_as_such(places: Path) -> None:
     session: Any = Sessions(Serving(**options)).load(catalogue.default.atlas, "cpu")
     layer = session.subject.model.model.language_model.layers[0].mlp.up_proj
     assert layer.weight.dtype == torch.int8
+    assert len(session.answers([[], []], "What is shown in the image?", max_new_tokens=2)) == 2
 
 
 def test_an_absent_library_is_said_before_anything_is_loaded(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
