@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from app import pictures
 from app.intervals import Interval, wilson
 from app.services import Services
+from app.steer_answers import require_steerable
 from app.steer_setup import MAX_PROMPT_CHARACTERS
 from app.subject_worker import Waiting
 from backend.errors import InterventionNotApplied, SubjectError
@@ -61,10 +62,11 @@ def answers_without(
 
     Raises:
         UnknownFeature, ImageMissing: at once.
-        SubjectError: the question is empty or too long, or the model is not here.
+        SubjectError: the question is empty or too long, the model is not here, or it cannot answer.
         InterventionNotApplied: the feature is silent on this image as the model sees it.
     """
     services.store.feature(feature)
+    require_steerable(services)
     if not question.strip():
         raise SubjectError("The question is empty. Write what to ask about the image.")
     if len(question) > MAX_PROMPT_CHARACTERS:

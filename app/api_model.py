@@ -128,7 +128,7 @@ def steer_answer(services: Services, visitor: str, setup: SteerSetup) -> SteerAn
             )
         },
         "tokens": _tokens(frame),
-        "answered_by": services.answering.phrase(services.subject_name),
+        "answered_by": services.answering.phrase(services.steered_name),
         "stopped": frame.stopped,
         "seconds": frame.seconds,
         "note": "One answer per column (n = 1): what differs from every control is the feature's doing.",

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.components import addresses
 from app.components.agreement import agreement
-from app.components.cards import NO_WORDS, arm_card, arm_columns, feature_link, go_button
+from app.components.cards import NO_WORDS, absent_note, arm_card, arm_columns, feature_link, go_button
 from app.components.charts import histogram, truth_badge
 from app.components.citation import cite
 from app.components.exemplars import RANKINGS, gallery, overlay_bar
@@ -209,6 +209,7 @@ def _explanations(services: Services, record: FeatureRecord) -> list[Child]:
             "section",
             h("h2", "Explanations"),
             h("p", lede, class_="ico-lede"),
+            absent_note(store.absent_arms),
             at_a_glance,
             arm_columns(cards[False], "The methods side by side"),
         ),

@@ -113,7 +113,7 @@ def tell_plans(catalogue: Catalogue, serving: Serving, tell: Callable[[str], Non
     if not serving.is_asked:
         return
     for services in catalogue:
-        tell(f"{services.key}: {services.answering.sentence(services.subject_name)}")
+        tell(f"{services.key}: {services.live_answers}")
     for line in foresee((one.atlas for one in catalogue), serving, serving.devices or find_devices()):
         tell(f"Memory on {line}")
 

@@ -5,8 +5,10 @@ An image id is "" or "blank" (the blank image), "black", "noise-<seed>", "upload
 
 from __future__ import annotations
 
+import html
 import io
 import re
+import textwrap
 from urllib.parse import quote
 
 import numpy as np
@@ -29,6 +31,10 @@ MOST_CHARACTERS = 200
 """Longest image id that is looked up."""
 PAGE_SIZE = 24
 """Images of the atlas on one page of the chooser."""
+NOT_SHARED = "the licence of these images allows no copies"
+"""Why an atlas made with ``share = "ids"`` shows no pictures."""
+TILE_PX, TILE_LINE_PX = 128, 13
+TILE_CHARACTERS, TILE_LINES = 20, 4
 _KEPT = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
@@ -68,6 +74,10 @@ def open_picture(services: Services, image_id: str) -> Image.Image | None:
         data = services.store.image_bytes(wanted)
     except KeyError as error:
         raise ImageMissing(f"This atlas holds no image {wanted!r}. Choose one of the pictures shown.") from error
+    if data is None:
+        raise ImageMissing(
+            f"Image {wanted!r} is not in this atlas: {NOT_SHARED}. Upload it, or choose another picture."
+        )
     return open_image(data, name=f"image {wanted}")
 
 
@@ -121,6 +131,22 @@ def _side_px(services: Services) -> int:
     return int(services.meta.get("image_px") or DEFAULT_IMAGE_PX)
 
 
+def _tile(image_id: str) -> str:
+    """An SVG that stands for a picture which may not be shown: its id, and why."""
+    lines = [*textwrap.wrap(image_id, TILE_CHARACTERS)[:TILE_LINES], "", *textwrap.wrap(NOT_SHARED, TILE_CHARACTERS)]
+    first = (TILE_PX - TILE_LINE_PX * (len(lines) - 1)) / 2
+    words = "".join(
+        f'<text x="{TILE_PX / 2:g}" y="{first + TILE_LINE_PX * row:g}">{html.escape(line)}</text>'
+        for row, line in enumerate(lines)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {TILE_PX} {TILE_PX}" width="{TILE_PX}" '
+        f'height="{TILE_PX}" role="img"><rect width="100%" height="100%" fill="#e8e8ee"/><g fill="#3a3a46" '
+        f'font-family="sans-serif" font-size="{TILE_LINE_PX * 0.75:g}" text-anchor="middle" '
+        f'dominant-baseline="middle">{words}</g></svg>'
+    )
+
+
 def _made(wanted: str, side: int) -> Image.Image:
     noise = NOISE_PATTERN.fullmatch(wanted)
     if noise:
@@ -130,6 +156,18 @@ def _made(wanted: str, side: int) -> Image.Image:
 
 
 # what the server answers ---------------------------------------------------------------------------------------------
+
+
+def serve_image(services: Services, request: Request) -> Response:
+    """``image/<id>``: a picture of the atlas; a tile with its id where the atlas carries no pictures.
+
+    Raises KeyError for ids that are not the atlas's.
+    """
+    image_id = request.path_params["image_id"]
+    data = services.store.image_bytes(image_id)
+    if data is None:
+        return Response(_tile(image_id), media_type="image/svg+xml", headers=_KEPT)
+    return Response(data, media_type="image/webp", headers=_KEPT)
 
 
 def serve_made(services: Services, request: Request) -> Response:

@@ -62,10 +62,6 @@ def _document(services: Services, request: Request) -> Response:
     return JSONResponse(feature_document(services, request.path_params["feature"]))
 
 
-def _image(services: Services, request: Request) -> Response:
-    return _picture(services.store.image_bytes(request.path_params["image_id"]))
-
-
 def _synthetic(services: Services, request: Request) -> Response:
     path = request.path_params
     return _picture(services.store.synthetic(path["feature"], path["arm"])[path["place"]].webp)
@@ -78,7 +74,7 @@ DATA: dict[str, Answer] = {
     "feature/{feature:int}.json": _feature,
     "feature/{feature:int}/document.json": _document,
     "words.json": map_files.words,
-    "image/{image_id:path}": _image,
+    "image/{image_id:path}": pictures.serve_image,
     "images/{page:int}.json": pictures.serve_page,
     "made/{image_id}": pictures.serve_made,
     "synthetic/{feature:int}/{arm}/{place:int}": _synthetic,

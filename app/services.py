@@ -58,6 +58,20 @@ class Services:
         named = subject.get("repository") or self.meta.get("title") or subject.get("name")
         return str(named or "unnamed subject model")
 
+    @property
+    def steered_name(self) -> str:
+        """Name of the model that the atlas is steered with: the explainer's where it has the subject's tower."""
+        model = self.store.steered_model
+        if model == (self.meta.get("subject") or {}):
+            return self.subject_name
+        return str(model.get("repository") or model["name"])
+
+    @property
+    def live_answers(self) -> str:
+        """Which model answers live and at which precision, or why none can, in sentences."""
+        cannot = self.store.cannot_steer
+        return f"{cannot}." if cannot else self.answering.sentence(self.steered_name)
+
     def pictures(self, feature: int, n: int) -> tuple[ExemplarRecord, ...]:
         """The ``n`` exemplars that show best what a feature looks at: those with its strongest single patches.
 

@@ -6,6 +6,7 @@ tower: the features are the atlas's then, and the words another model's. torch i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,17 @@ OWN = Answering()
 
 
 def own_place(atlas: FeatureAtlas) -> str | Path:
-    """Folder of the atlas's own subject if it is here, else its repository. Raises SubjectError if none is named."""
-    subject = atlas.store.meta.get("subject") or {}
-    local = resolve_path(subject["path"]) if subject.get("path") else None
-    place = local if local is not None and local.exists() else subject.get("repository") or local
+    """Folder of the model that the atlas is steered with if it is here, else its repository.
+
+    That is the explainer where it has the subject's tower, else the subject. Raises SubjectError if none is named.
+    """
+    return _place_of(atlas.store.steered_model)
+
+
+def _place_of(model: Mapping[str, Any]) -> str | Path:
+    """Folder of a model that meta.json names, if it is here, else its repository. SubjectError without either."""
+    local = resolve_path(model["path"]) if model.get("path") else None
+    place = local if local is not None and local.exists() else model.get("repository") or local
     if place is None:
         raise SubjectError("This atlas names no subject model, so it can be browsed but not steered.")
     return place
@@ -98,29 +106,45 @@ def answering(atlas: FeatureAtlas, serving: Serving) -> Answering:
 
     Raises:
         SubjectMissing: the named model is not on this machine.
-        SubjectMismatch: it has another vision tower than the atlas's subject or, where that is not here to be compared,
-            another width, patch grid or too few blocks.
+        SubjectError: it has no language model.
+        SubjectMismatch: it has another vision tower than the atlas's models or, where none of them is here to be
+            compared, another width, patch grid or too few blocks.
     """
     if serving.subject is None:
         return Answering(quantize=serving.quantize)
-    from backend.models import locate, model_fingerprint, require_same_tower_files
+    from backend.models import NO_LANGUAGE_MODEL, answers_in_words, locate, model_fingerprint
+    from backend.models.sharing import require_same_tower
 
-    place = serving.place(atlas)
-    folder = locate(place)
-    try:
-        own = locate(own_place(atlas))
-    except SubjectError:
-        return _uncompared(atlas, serving, folder, model_fingerprint(folder))
-    if own.resolve() == folder.resolve():
+    folder, steered = locate(serving.place(atlas)), atlas.store.steered_model
+    if atlas.store.cannot_steer is None and not answers_in_words(folder):
+        raise SubjectError(f"{serving.subject} {NO_LANGUAGE_MODEL}")
+    own = _found(steered)
+    if own is None:  # then its very files are still known
+        is_own = model_fingerprint(folder) == steered.get("fingerprint")
+    else:
+        is_own = own.resolve() == folder.resolve()
+    if is_own:
         return Answering(quantize=serving.quantize)
-    require_same_tower_files(own, folder)
+    # An explainer that is steered was found to have the subject's tower, so the subject's will do for its own.
+    known = own or _found(atlas.store.meta.get("subject") or {})
+    if known is None:
+        return _uncompared(atlas, serving, folder)
+    require_same_tower(known, folder)
     return Answering(other=serving.subject, quantize=serving.quantize)
 
 
-def _uncompared(atlas: FeatureAtlas, serving: Serving, folder: Path, fingerprint: str) -> Answering:
-    """The atlas's own subject is not here: only the same files are known to be it."""
-    if fingerprint == (atlas.store.meta.get("subject") or {}).get("fingerprint"):
-        return Answering(quantize=serving.quantize)
+def _found(model: Mapping[str, Any]) -> Path | None:
+    """Folder of a model as meta.json names it; None if it is not on this machine."""
+    from backend.models import locate
+
+    try:
+        return locate(_place_of(model))
+    except SubjectError:
+        return None
+
+
+def _uncompared(atlas: FeatureAtlas, serving: Serving, folder: Path) -> Answering:
+    """None of the atlas's models is here: only sizes can be compared."""
     require_shape(atlas, shape_of(str(serving.subject), folder), str(serving.subject))
     caveat = (
         "The vision tower could not be compared, since the atlas's own subject is not on this machine; only width, "

@@ -24,12 +24,16 @@ def dtype_on(device: str) -> str:
 
 
 def demand_of(atlas: FeatureAtlas) -> Demand:
-    """The most the explorer asks of a subject at once: ten strengths with the longest question. Imports torch."""
+    """The most the explorer asks of a subject at once: ten strengths with the longest question. Imports torch.
+
+    Of an image encoder it asks for one picture at a time.
+    """
     from backend.steering import MAX_CACHED_IMAGES
 
+    rows = ROWS if atlas.store.cannot_steer is None else 1
     tokens = TEMPLATE_TOKENS + MAX_PROMPT_CHARACTERS // CHARACTERS_PER_TOKEN + DOSE_TOKENS
     sae = sum(file.stat().st_size for file in atlas.sae_dir.glob("*.safetensors"))
-    return Demand(rows=ROWS, text_tokens=tokens, kept_images=MAX_CACHED_IMAGES, sae_bytes=sae)
+    return Demand(rows=rows, text_tokens=tokens, kept_images=MAX_CACHED_IMAGES, sae_bytes=sae)
 
 
 def plan_for(atlas: FeatureAtlas, serving: Serving, device: str) -> tuple[MemoryPlan, ModelShape]:
@@ -42,12 +46,14 @@ def plan_for(atlas: FeatureAtlas, serving: Serving, device: str) -> tuple[Memory
     from backend.models import locate
 
     place = serving.place(atlas)
+    named = serving.subject or atlas.store.steered_model.get("repository") or place
     shape = shape_of(str(place), locate(place))
+    quantize = serving.quantize if shape.language else None
     plan = memory_plan(
         shape,
-        subject=str(serving.subject or (atlas.store.meta.get("subject") or {}).get("repository") or place),
+        subject=str(named),
         device=device,
-        precision=Precision(dtype=dtype_on(device), quantize=serving.quantize),
+        precision=Precision(dtype=dtype_on(device), quantize=quantize),
         demand=demand_of(atlas),
         free=free_bytes(device),
     )

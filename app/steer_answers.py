@@ -68,6 +68,12 @@ class DoseFrame:
 Frame = TypeVar("Frame", AnswerFrame, DoseFrame)
 
 
+def require_steerable(services: Services) -> None:
+    """Raise SubjectError with the reason if the atlas's model cannot answer."""
+    if services.store.cannot_steer:
+        raise SubjectError(f"{services.store.cannot_steer}.")
+
+
 def answers(services: Services, visitor: str, setup: SteerSetup) -> Iterator[Waiting | AnswerFrame]:
     """Places in the line, then the four answers after each token; the last frame is ``done`` or ``stopped``.
 
@@ -80,7 +86,7 @@ def answers(services: Services, visitor: str, setup: SteerSetup) -> Iterator[Wai
         started = monotonic()
         steered = setup.interventions
         rows = [[], steered, steered, steered]
-        frame = AnswerFrame()
+        frame, steered_ids = AnswerFrame(), tuple[int, ...]()
         steps = session.stream(
             rows,
             setup.prompt,
@@ -92,10 +98,11 @@ def answers(services: Services, visitor: str, setup: SteerSetup) -> Iterator[Wai
         )
         for texts in steps:
             frame = AnswerFrame(texts=_words(texts), n_patches_edited=_edited(texts), seconds=monotonic() - started)
+            steered_ids = texts[1].token_ids
             yield frame
         if should_stop():
             return
-        tokens = session.answer_probabilities(rows, setup.prompt, frame.texts[1], image, directions=along())
+        tokens = session.answer_probabilities(rows, setup.prompt, steered_ids, image, directions=along())
         told = tuple(tuple(row) for row in tokens)
         yield replace(frame, tokens=told, seconds=monotonic() - started, done=True)
 
@@ -125,13 +132,14 @@ def doses(services: Services, visitor: str, setup: SteerSetup) -> Iterator[Waiti
             directions=[OWN] * (1 + n) + [Random(CONTROL_SEED)] * n,
             should_stop=should_stop,
         )
-        for texts in steps:
-            unsteered, *rest = _words(texts)
+        said: list[SteeredText] = []
+        for said in steps:
+            unsteered, *rest = _words(said)
             steered, random = tuple(rest[:n]), tuple(rest[n:])
             frame = DoseFrame(unsteered=unsteered, steered=steered, random=random, seconds=monotonic() - started)
             yield frame
         if not should_stop():
-            yield _with_probabilities(session, setup, image, rows[: 1 + n], frame, started)
+            yield _with_probabilities(session, setup, image, rows[: 1 + n], frame, said, started)
 
     return _ended(services, visitor, setup, job, DoseFrame())
 
@@ -142,11 +150,14 @@ def _with_probabilities(
     image: Image.Image | None,
     rows: list[list[Intervention]],
     frame: DoseFrame,
+    said: list[SteeredText],
     started: float,
 ) -> DoseFrame:
     """How the unsteered answer fades, and how the set's own answer comes and goes, as the strength grows."""
-    before = [_mean(one) for one in session.answer_probabilities(rows, setup.prompt, frame.unsteered, image)]
-    own = [_mean(one) for one in session.answer_probabilities(rows, setup.prompt, frame.steered[OWN_DOSE], image)]
+    of_answers = (said[0].token_ids, said[1 + OWN_DOSE].token_ids) if said else ((), ())
+    before, own = (
+        [_mean(one) for one in session.answer_probabilities(rows, setup.prompt, ids, image)] for ids in of_answers
+    )
     return replace(
         frame,
         p_unsteered=tuple(one for one in before[1:] if one is not None),
@@ -164,6 +175,7 @@ def _mean(tokens: list[AnswerToken]) -> float | None:
 
 def _checked(services: Services, setup: SteerSetup) -> Image.Image | None:
     """The picture, once features and patches are known to exist. Raises UnknownFeature, ImageMissing, SubjectError."""
+    require_steerable(services)
     for row in setup.rows:
         services.store.feature(row.feature)
     n_patches = services.store.grid.n_patches

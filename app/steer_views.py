@@ -68,14 +68,14 @@ def done_line(services: Services, setup: SteerSetup, frame: AnswerFrame | DoseFr
     """One line that says exactly what was done, so that it can be repeated."""
     end = "Stopped" if frame.stopped else "Done"
     told = f"{end} in {frame.seconds:.1f} s: {described(services, setup)}; one answer each (n = 1); "
-    told += f"random direction of seed {CONTROL_SEED}; {services.answering.phrase(services.subject_name)}."
+    told += f"random direction of seed {CONTROL_SEED}; {services.answering.phrase(services.steered_name)}."
     again = "The address of this page holds this set-up, and Start gives the same words again."
     return h("div", h("p", told, class_="ico-line"), h("p", again, class_="ico-why"), class_="ico-repeat")
 
 
 def who_answers(services: Services) -> Markup:
     """One line for a page whose answers come from another model, or from rounded weights."""
-    return h("p", services.answering.sentence(services.subject_name), class_="ico-why ico-who-answers")
+    return h("p", services.live_answers, class_="ico-why ico-who-answers")
 
 
 def described(services: Services, setup: SteerSetup) -> str:

@@ -20,7 +20,7 @@ from backend.settings import load_settings
 from backend.types import HookPoint
 
 if TYPE_CHECKING:
-    from backend.models.base import SubjectModel
+    from backend.models.base import VisionTower
     from backend.steering import SteeringSession
 
 MAX_SUBJECTS = 2
@@ -59,7 +59,7 @@ class Sessions:
     def __init__(self, serving: Serving = DEFAULT) -> None:
         """Prepare; nothing is loaded. ``serving`` says which models answer, and at which precision."""
         self._serving = serving
-        self._subjects: OrderedDict[str, SubjectModel] = OrderedDict()
+        self._subjects: OrderedDict[str, VisionTower] = OrderedDict()
         """By place of the weights; the one used last is last. Cut at one hook point, and re-cut for others."""
         self._sessions: dict[str, tuple[str, SteeringSession]] = {}
         """By atlas; each with the place of its subject's weights."""
@@ -79,7 +79,7 @@ class Sessions:
         return self._sessions[key][1]
 
     def _open(self, atlas: FeatureAtlas, place: str | Path, device: str) -> SteeringSession:
-        from backend.models import load_subject
+        from backend.models import load_tower
         from backend.sae import TopKSAE
         from backend.steering import SteeringSession
 
@@ -89,7 +89,7 @@ class Sessions:
         if known is None:
             plan = make_room(atlas, self._serving, device, self._let_go_of_one)
             log.info("loading %s", plan or place)
-            subject = load_subject(place, point, device=device, dtype=dtype_on(device), quantize=self._serving.quantize)
+            subject = load_tower(place, point, device=device, dtype=dtype_on(device), quantize=self._serving.quantize)
         else:
             subject = known.cut_at(point)
         session = SteeringSession(subject, TopKSAE.load(atlas.sae_dir))

@@ -334,6 +334,9 @@ class AtlasWorker:
     def _first_words(self, session: SteeringSession, should_stop: Callable[[], bool]) -> Iterator[None]:
         from backend.types import Intervention
 
+        if self.atlas.store.cannot_steer:
+            session.features()
+            return
         first = Intervention(feature=int(self.atlas.store.feature_ids[0]), strength=1.0)
         prompt = next(iter(self.atlas.store.meta["prompts"].values()))
         rows = [[], [first], [first], [first]]

@@ -144,6 +144,7 @@ class ArtifactWriter:
         self.folder = folder
         self.kind = kind
         self.version = version
+        self.command = command
         self.inputs = {**inputs_of(config, upstream), "lineage": dict(lineage or {})}
         self.fingerprint = artifact_fingerprint(kind, version, self.inputs)
         description = {"stage": kind, "stage_version": version, "fingerprint": self.fingerprint, "inputs": self.inputs}

@@ -20,12 +20,16 @@ IconoscopeError
 │   │   ├── ImageTooLarge       more bytes or pixels than are accepted
 │   │   └── ImageFormatUnknown  not a picture, or of a format that is not accepted
 │   ├── ImageMissing            no such picture here, or an upload that is gone
-│   └── DatasetMissing
+│   ├── DatasetMissing
+│   └── MasksUnknown            nobody knows what lies where in these images
 ├── ExplanationError
 │   └── UnparsableExplanation   a judge found no usable concept in the text
 ├── QueryError
 │   ├── UnknownFeature          no such feature id in this atlas
 │   └── EmptyQuery
+├── EngineError                 shards could not be computed by other processes
+│   └── EngineUnreachable       no Ray head at the given address
+├── NotEnoughMemory             a batch of one row does not fit
 ├── DependencyMissing           an optional package is absent: names the extra
 └── RecipeError                 a recipe file is wrong: names the field
 
@@ -119,6 +123,10 @@ class DatasetMissing(DataError):
     """The dataset is not at the given place."""
 
 
+class MasksUnknown(DataError):
+    """No masks are known for these images."""
+
+
 class ExplanationError(IconoscopeError):
     """An explanation cannot be used."""
 
@@ -137,6 +145,18 @@ class UnknownFeature(QueryError):
 
 class EmptyQuery(QueryError):
     """The query holds no words."""
+
+
+class EngineError(IconoscopeError):
+    """Shards could not be computed by the workers that were asked."""
+
+
+class EngineUnreachable(EngineError):
+    """There is no Ray head at the given address."""
+
+
+class NotEnoughMemory(IconoscopeError):
+    """Even a batch of one row does not fit into the device's memory."""
 
 
 class DependencyMissing(IconoscopeError):

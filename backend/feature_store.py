@@ -73,6 +73,29 @@ class FeatureStore:
         """The arms of this atlas in the order of its tables."""
         return tuple(self._arm(key) for key in self.meta["arms"])
 
+    @cached_property
+    def absent_arms(self) -> Mapping[Arm, str]:
+        """Arms that could not be made for this atlas, with the reason; empty for most atlases."""
+        absent = self.meta.get("absent_arms") or {}
+        return {arm: str(absent[key]) for key, arm in ARM_BY_KEY.items() if key in absent}
+
+    @property
+    def steered_model(self) -> Mapping[str, Any]:
+        """Entry of meta.json of the model to steer: the explainer if it has the subject's tower, else the subject."""
+        explainer = self.meta.get("explainer") or {}
+        return explainer if explainer.get("steers") else self.meta.get("subject") or {}
+
+    @property
+    def cannot_steer(self) -> str | None:
+        """Why no model can be steered along these features, in words; None where one can."""
+        model = self.steered_model
+        if model.get("answers", True):
+            return None
+        return (
+            f"{model.get('repository') or model.get('name')} is an image encoder without a language model: pictures "
+            "can be inspected with it, but it cannot answer, so it cannot be steered"
+        )
+
     @property
     def features(self) -> pa.Table:
         """The features table."""
@@ -223,8 +246,11 @@ class FeatureStore:
 
     # images --------------------------------------------------------------------------------------------------------
 
-    def image_bytes(self, image_id: str) -> bytes:
-        """WebP bytes of a stored image. Raises KeyError: ids come from this atlas's own tables."""
+    def image_bytes(self, image_id: str) -> bytes | None:
+        """WebP bytes of a stored image; None where the atlas carries ids alone.
+
+        Raises KeyError: ids come from this atlas's own tables.
+        """
         return self.table("images")["webp"][self._image_row[image_id]].as_py()
 
     @cached_property

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from backend.errors import InterventionNotApplied
 
 Residual = Float[Tensor, "image patch d_model"]
+Order = Int[Tensor, " patch"] | None
 
 
 @dataclass(slots=True)
@@ -37,14 +38,15 @@ def edit_hook_point(
     *,
     expected_firings: int = 1,
     n_prefix_tokens: int = 0,
+    patch_order: Order = None,
 ) -> Iterator[HookRecord]:
     """Replace what ``module`` puts into the residual stream by ``edit`` of it, while the context is open.
 
     Args:
-        module: the block whose output is the hook point (``SubjectModel.hook_module``).
+        module: the block whose output is the hook point (``VisionTower.hook_module``).
         edit: pure function; must return a tensor of the same shape.
         expected_firings: how often the block runs in the body (once per generation: later tokens reuse the cache).
-        n_prefix_tokens: tokens before the first patch (``SubjectModel.grid``); the edit neither sees nor changes them.
+        n_prefix_tokens: tokens before the first patch (``VisionTower.grid``); the edit neither sees nor changes them.
 
     Raises:
         InterventionNotApplied: on leaving, if the count differs; at once, if the edit changes the shape.
@@ -53,7 +55,7 @@ def edit_hook_point(
 
     def hook(_module: nn.Module, _inputs: object, output: Any) -> Any:
         record.n_firings += 1
-        whole = _residual_of(output)
+        whole = _by_image(_residual_of(output), patch_order)
         residual = whole[:, n_prefix_tokens:] if n_prefix_tokens else whole
         edited = edit(residual)
         if edited.shape != residual.shape:
@@ -63,6 +65,8 @@ def edit_hook_point(
         edited = edited.to(residual.dtype)
         if n_prefix_tokens:
             edited = torch.cat([whole[:, :n_prefix_tokens], edited], dim=1)
+        if patch_order is not None:
+            edited = edited[:, patch_order].flatten(0, 1)
         return edited if isinstance(output, Tensor) else (edited, *output[1:])
 
     yield from _hooked(module, hook, record, expected_firings)
@@ -70,7 +74,7 @@ def edit_hook_point(
 
 @contextmanager
 def capture_hook_point(
-    module: nn.Module, *, expected_firings: int = 1, n_prefix_tokens: int = 0
+    module: nn.Module, *, expected_firings: int = 1, n_prefix_tokens: int = 0, patch_order: Order = None
 ) -> Iterator[HookRecord]:
     """Keep a copy of what ``module`` puts into the residual stream on the patches, while the context is open.
 
@@ -83,7 +87,7 @@ def capture_hook_point(
 
     def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
         record.n_firings += 1
-        residual = _residual_of(output)
+        residual = _by_image(_residual_of(output), patch_order)
         record.captured.append((residual[:, n_prefix_tokens:] if n_prefix_tokens else residual).detach().clone())
 
     yield from _hooked(module, hook, record, expected_firings)
@@ -107,3 +111,8 @@ def _hooked(
 def _residual_of(output: Any) -> Residual:
     """Blocks return the residual stream itself, or a tuple that starts with it."""
     return output if isinstance(output, Tensor) else output[0]
+
+
+def _by_image(tokens: Tensor, patch_order: Order) -> Residual:
+    """Patches row-major, image by image."""
+    return tokens if patch_order is None else tokens.unflatten(0, (-1, len(patch_order)))[:, patch_order.argsort()]

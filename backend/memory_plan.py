@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from backend.errors import SubjectError
-from backend.model_shapes import LanguageShape, ModelShape
+from backend.model_shapes import HALF_BYTES, LanguageShape, ModelShape
 from backend.types import Quantization
 
 BYTES_PER_WEIGHT: dict[Quantization, float] = {"int8": 1.0, "int4": 0.5 + 1 / 64 + 4 / (64 * 256)}
@@ -110,7 +110,7 @@ class MemoryPlan:
 def memory_plan(
     shape: ModelShape, *, subject: str, device: str, precision: Precision, demand: Demand, free: float | None
 ) -> MemoryPlan:
-    """The plan of one replica.
+    """The plan of one replica. An image encoder has no language model, so what that would take is 0.
 
     Args:
         shape: sizes of the model.
@@ -119,17 +119,15 @@ def memory_plan(
         precision: how the weights are stored.
         demand: the most that is asked at once.
         free: free bytes of the device now; None if unknown.
-
-    Raises:
-        SubjectError: the model has no language model, so it cannot answer.
     """
-    language, tower = shape.language, shape.tower
-    if language is None:
-        raise SubjectError(f"{subject} has no language model, so it cannot answer.")
+    words, tower = shape.language, shape.tower
     one = DTYPE_BYTES[precision.dtype]
-    cache_token = language.cache_bytes_per_token // 2 * one
     positions = demand.rows * (shape.image_tokens + demand.text_tokens)
-    cache = float(positions * cache_token)
+    language = cache = answering = 0.0
+    if words is not None:
+        language = precision.layer_bytes * words.n_layer_weights + one * words.n_table_weights
+        cache = float(positions * words.cache_bytes_per_token) / HALF_BYTES * one
+        answering = _answering_bytes(words, positions, precision)
     # The tower runs before there is a cache.
     before = _tower_bytes(shape, demand.rows, one) - cache
     return MemoryPlan(
@@ -138,9 +136,9 @@ def memory_plan(
         precision=precision,
         rows=demand.rows,
         tower=float(one * tower.n_weights),
-        language=precision.layer_bytes * language.n_layer_weights + one * language.n_table_weights,
+        language=language,
         cache=cache,
-        activations=max(before, _answering_bytes(language, positions, precision)),
+        activations=max(before, answering),
         sae=demand.sae_bytes + float(demand.kept_images * shape.n_patches * tower.width * FLOAT_BYTES),
         reserve=RESERVE_BYTES if device.startswith("cuda") else 0.0,
         free=free,

@@ -4,7 +4,9 @@ Environment variables are read here and nowhere else:
 
 ICONOSCOPE_ASSETS   folder that holds ``world/`` and ``atlas/`` (default: ``assets`` beside the packages)
 ICONOSCOPE_DEVICE   torch device for models, e.g. ``cuda:0`` (default: ``auto``)
+ICONOSCOPE_CACHE    folder for what can be built again: ``shrunken/`` models (default: ``~/.cache/iconoscope``)
 OMP_NUM_THREADS     threads of torch and faiss; the explorer suggests half the cores unless it is set
+WORLD_SIZE, LOCAL_RANK   set by torchrun: how many processes share a training, and which of this machine's this is
 
 This module knows no torch: whether a GPU exists is asked by the caller who has torch loaded anyway.
 """
@@ -20,7 +22,10 @@ from backend.errors import ArtifactMissing
 
 ASSETS_VARIABLE = "ICONOSCOPE_ASSETS"
 DEVICE_VARIABLE = "ICONOSCOPE_DEVICE"
+CACHE_VARIABLE = "ICONOSCOPE_CACHE"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
+SHRUNKEN_NAME = "shrunken"
+"""First part of a recipe's path that means a shrunken model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,13 @@ class Settings:
     device: str
     """A torch device name, or ``auto``: the first GPU if torch finds one, else the CPU."""
     device_reason: str
+    cache_dir: Path
+    """Folder for what can be built again at any time."""
+
+    @property
+    def shrunken_dir(self) -> Path:
+        """Where shrunken models are built, one folder for each kind."""
+        return self.cache_dir / SHRUNKEN_NAME
 
     @property
     def atlas_dir(self) -> Path:
@@ -52,12 +64,14 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     root = Path(__file__).resolve().parents[1]
     given_assets = values.get(ASSETS_VARIABLE, "").strip()
     given_device = values.get(DEVICE_VARIABLE, "").strip()
+    given_cache = values.get(CACHE_VARIABLE, "").strip()
     return Settings(
         root_dir=root,
         assets_dir=Path(given_assets).expanduser().resolve() if given_assets else root / "assets",
         assets_reason=f"environment variable {ASSETS_VARIABLE}" if given_assets else "the repository's own folder",
         device=given_device or "auto",
         device_reason=f"environment variable {DEVICE_VARIABLE}" if given_device else "no device was asked for",
+        cache_dir=Path(given_cache or Path.home() / ".cache" / "iconoscope").expanduser().resolve(),
     )
 
 
@@ -66,11 +80,34 @@ def suggest_threads(n_threads: int) -> None:
     os.environ.setdefault(THREADS_VARIABLE, str(n_threads))
 
 
+def launched_size() -> int:
+    """Number of processes that torchrun started; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """This process's number among those that torchrun started on this machine; 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def suggest_environment(variables: Mapping[str, str]) -> None:
+    """Set what is not set yet, for a library that can be told nothing in another way and for its child processes."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker process on another machine must share with this one: our own variables, and as many threads."""
+    own = {name: value for name, value in os.environ.items() if name.startswith("ICONOSCOPE_")}
+    return {**own, THREADS_VARIABLE: os.environ.get(THREADS_VARIABLE) or str(os.cpu_count() or 1)}
+
+
 def resolve_path(path: str | Path, settings: Settings | None = None) -> Path:
     """Turn a path of a recipe into a place on this machine.
 
-    ``assets/...`` means the assets folder (so ICONOSCOPE_ASSETS moves it); other relative paths are taken from the
-    working directory if they exist there, else from the repository root. Nothing is required to exist.
+    ``assets/...`` means the assets folder (so ICONOSCOPE_ASSETS moves it) and ``shrunken/<kind>`` a shrunken model in
+    the cache folder (so ICONOSCOPE_CACHE moves it); other relative paths are taken from the working directory if they
+    exist there, else from the repository root. Nothing is required to exist.
     """
     settings = settings or load_settings()
     given = Path(path).expanduser()
@@ -78,6 +115,8 @@ def resolve_path(path: str | Path, settings: Settings | None = None) -> Path:
         return given
     if given.parts[:1] == ("assets",):
         return settings.assets_dir.joinpath(*given.parts[1:])
+    if given.parts[:1] == (SHRUNKEN_NAME,):
+        return settings.shrunken_dir.joinpath(*given.parts[1:])
     return given.resolve() if given.exists() else settings.root_dir / given
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -23,9 +23,11 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from backend.batching import in_batches
 from backend.directions import OWN, Direction
-from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectMismatch
-from backend.models.base import AnswerToken, Sampling, SubjectModel, TowerState
+from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectError, SubjectMismatch
+from backend.models import NO_LANGUAGE_MODEL
+from backend.models.base import AnswerToken, Sampling, SubjectModel, TowerState, VisionTower
 from backend.sae import FeatureActivations, TopKSAE
 from backend.types import Intervention, Operation, PatchScope
 
@@ -69,32 +71,43 @@ class SteeredText:
 
     text: str
     n_patches_edited: int
+    token_ids: tuple[int, ...] = field(default=(), compare=False)
+    """Of a streamed answer: its tokens but the one that ended it, as :meth:`SteeringSession.answer_probabilities` takes
+    them."""
 
 
 class SteeringSession:
     """One subject and one SAE, ready to steer: image prefixes are computed once, rows are steered as a batch.
 
+    Of an image encoder without a language model it gives residuals and features; what needs ``subject`` is refused.
     Not thread-safe: one caller at a time.
     """
 
-    def __init__(self, subject: SubjectModel, sae: TopKSAE) -> None:
+    def __init__(self, tower: VisionTower, sae: TopKSAE) -> None:
         """Pair them.
 
         Raises:
             SubjectMismatch: the SAE has another width or was trained at another hook point.
         """
-        if sae.d_model != subject.d_model:
+        if sae.d_model != tower.d_model:
             raise SubjectMismatch(
-                f"the SAE reads width {sae.d_model}, but {subject.card.name} has width {subject.d_model} at "
-                f"{subject.hook_point}"
+                f"the SAE reads width {sae.d_model}, but {tower.card.name} has width {tower.d_model} at "
+                f"{tower.hook_point}"
             )
-        if sae.config.hook_point is not None and sae.config.hook_point != subject.hook_point:
+        if sae.config.hook_point is not None and sae.config.hook_point != tower.hook_point:
             raise SubjectMismatch(
-                f"the SAE was trained at {sae.config.hook_point}, but the subject is cut at {subject.hook_point}"
+                f"the SAE was trained at {sae.config.hook_point}, but the subject is cut at {tower.hook_point}"
             )
-        self.subject = subject
-        self.sae = sae.to(subject.device)
+        self.tower = tower
+        self.sae = sae.to(tower.device)
         self._states: OrderedDict[str, TowerState] = OrderedDict()
+
+    @property
+    def subject(self) -> SubjectModel:
+        """The model that answers. Raises SubjectError if the tower stands alone."""
+        if not isinstance(self.tower, SubjectModel):
+            raise SubjectError(f"{self.tower.card.name} {NO_LANGUAGE_MODEL}")
+        return self.tower
 
     def residual(self, image: Image.Image | None = None) -> Float[Tensor, "patch d_model"]:
         """Unedited residual stream of an image (None: the blank image), computed once per image."""
@@ -103,7 +116,7 @@ class SteeringSession:
     def _state(self, image: Image.Image | None) -> TowerState:
         key = "blank" if image is None else _image_key(image)
         if key not in self._states:
-            self._states[key] = self.subject.states([self.subject.blank_image() if image is None else image])
+            self._states[key] = self.tower.states([self.tower.blank_image() if image is None else image])
             if len(self._states) > MAX_CACHED_IMAGES:
                 self._states.popitem(last=False)
         self._states.move_to_end(key)
@@ -149,14 +162,18 @@ class SteeringSession:
             UnknownFeature: a feature id lies outside the SAE.
             ActivationsNotFinite: the strength drove the tower out of its number range.
         """
-        answers: list[SteeredText] = []
         along = _per_row(directions, len(interventions))
-        for start in range(0, len(interventions), MAX_ROWS):
-            end = start + MAX_ROWS
-            embeddings, n_edited = self._steered(interventions[start:end], image, along[start:end])
+
+        def run(part: slice) -> list[SteeredText]:
+            embeddings, n_edited = self._steered(interventions[part], image, along[part])
             texts = self.subject.generate(embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling)
-            answers += [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
-        return answers
+            return [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
+
+        # Sampling draws by the row's place in its batch: halves would draw otherwise, so only greedy answers halve.
+        if sampling is not None:
+            parts = [slice(start, start + MAX_ROWS) for start in range(0, len(interventions), MAX_ROWS)]
+            return [answer for part in parts for answer in run(part)]
+        return [answer for answers in in_batches("prompts", len(interventions), MAX_ROWS, run) for answer in answers]
 
     def stream(
         self,
@@ -171,24 +188,28 @@ class SteeringSession:
     ) -> Iterator[list[SteeredText]]:
         """Like :meth:`answers`, yielding all rows' texts so far after each token: steered and controls side by side."""
         embeddings, n_edited = self._steered(interventions, image, directions)
-        steps = self.subject.stream(
+        steps = self.subject.stream_ids(
             embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
         )
-        for texts in steps:
-            yield [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
+        for rows in steps:
+            yield [
+                SteeredText(text=self.subject.text_of(ids), n_patches_edited=n, token_ids=tuple(ids))
+                for ids, n in zip(rows, n_edited, strict=True)
+            ]
 
     def answer_probabilities(
         self,
         interventions: Sequence[Sequence[Intervention]],
         prompt: str,
-        answer: str,
+        answer: str | Sequence[int],
         image: Image.Image | None = None,
         *,
         directions: Direction | Sequence[Direction] = OWN,
     ) -> list[list[AnswerToken]]:
         """How likely each token of one given answer is in every steered row: what steering changed, token by token.
 
-        Arguments and errors as for :meth:`answers`. An answer without tokens gives empty lists.
+        Arguments and errors as for :meth:`answers`. ``answer`` is a text, or better the token ids of a
+        :class:`SteeredText`; see :meth:`backend.models.base.SubjectModel.answer_probabilities`.
         """
         embeddings, _ = self._steered(interventions, image, directions)
         return self.subject.answer_probabilities(embeddings[:, None], prompt, answer)

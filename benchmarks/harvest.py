@@ -22,7 +22,8 @@ from backend.models.base import SubjectModel
 from backend.sae import TopKSAE
 from backend.types import Split
 from benchmarks.measuring import in_turn, print_table
-from benchmarks.subjects import describe, open_benchmark_sae, open_benchmark_subject
+from benchmarks.subjects import describe, open_benchmark_pair
+from benchmarks.true_shapes import SHAPES, floor_line
 from precompute.encoding import encode_images
 from precompute.recipe import load_recipe
 from precompute.stages.harvest import DESCRIBED, ShardSums
@@ -42,6 +43,8 @@ class Settings:
     """Torch device."""
     layer: int | None = None
     """Block of the hook point; by default the shipped atlas's."""
+    true_shapes: str | None = None
+    """Name in benchmarks/true_shapes.py: random weights of true shapes, built on the device, instead of the subject."""
 
 
 class MadeUpImages:
@@ -63,16 +66,24 @@ class MadeUpImages:
         return self._images[int(image_id)]
 
 
+def wait_for(device: torch.device) -> None:
+    """A GPU works on after the call has returned: the clock is read when it is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def prefix_only(subject: SubjectModel, pixels: torch.Tensor, images_per_batch: int) -> None:
     """The floor: the vision tower up to the hook point."""
     for batch in pixels.split(images_per_batch):
         subject.to_hook(batch)
+    wait_for(subject.device)
 
 
 def read_and_prefix(subject: SubjectModel, images: MadeUpImages, images_per_batch: int) -> None:
     """With reading and preprocessing, as the pipeline does it."""
     for _ in encode_images(subject, images, images.ids, images_per_batch=images_per_batch):
         pass
+    wait_for(subject.device)
 
 
 def stream(subject: SubjectModel, sae: TopKSAE, images: MadeUpImages, images_per_batch: int) -> ShardSums:
@@ -81,13 +92,13 @@ def stream(subject: SubjectModel, sae: TopKSAE, images: MadeUpImages, images_per
     for chunk in encode_images(subject, images, images.ids, images_per_batch=images_per_batch):
         sums.add(sae, chunk.residuals, chunk.positions)
     sums.candidates()
+    wait_for(subject.device)
     return sums
 
 
 def main(settings: Settings) -> None:
     """Measure and print."""
-    subject = open_benchmark_subject(settings.device, settings.layer)
-    sae = open_benchmark_sae(subject)
+    subject, sae = open_benchmark_pair(settings.device, settings.layer, settings.true_shapes)
     images = MadeUpImages(settings.n_images, subject.image_px)
     pixels = subject.preprocess([images.load(image_id) for image_id in images.ids])
     measured = in_turn(
@@ -100,6 +111,10 @@ def main(settings: Settings) -> None:
     )
     Console().print(describe(subject, sae))
     print_table("Harvest", measured, baseline="encoder prefix", n_units=settings.n_images, unit="images")
+    if settings.true_shapes:
+        floor = SHAPES[settings.true_shapes].floor_prefix_ms
+        for one in measured:
+            Console().print(floor_line(settings.true_shapes, one.name, floor, one.median_s, settings.n_images))
 
 
 if __name__ == "__main__":

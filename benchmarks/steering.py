@@ -22,7 +22,8 @@ from backend.sae import TopKSAE
 from backend.steering import SteeringSession
 from backend.types import Intervention
 from benchmarks.measuring import in_turn, print_table
-from benchmarks.subjects import describe, open_benchmark_sae, open_benchmark_subject
+from benchmarks.subjects import describe, open_benchmark_pair
+from benchmarks.true_shapes import SHAPES, floor_line
 
 PROMPT = "What is shown in the image?"
 
@@ -43,6 +44,8 @@ class Settings:
     """Torch device."""
     layer: int | None = None
     """Block of the hook point; by default the shipped atlas's."""
+    true_shapes: str | None = None
+    """Name in benchmarks/true_shapes.py: random weights of true shapes, built on the device, instead of the subject."""
 
 
 def one_at_a_time(
@@ -84,8 +87,7 @@ def cached_prefix(
 
 def main(settings: Settings) -> None:
     """Measure and print."""
-    subject = open_benchmark_subject(settings.device, settings.layer)
-    sae = open_benchmark_sae(subject)
+    subject, sae = open_benchmark_pair(settings.device, settings.layer, settings.true_shapes)
     features = list(range(min(settings.n_features, sae.d_sae)))
     norm = float(SteeringSession(subject, sae).residual().norm(dim=-1).mean())
     arguments = (subject, sae, features, settings.strength or 2 * norm, settings.max_new_tokens)
@@ -101,6 +103,9 @@ def main(settings: Settings) -> None:
     n_same = sum(a == b for a, b in zip(plain, batched, strict=True))
     console.print(f"same answer: {n_same} of {len(features)}")
     print_table("Steering", measured, baseline="one at a time", n_units=len(features), unit="answers")
+    if settings.true_shapes:
+        floor = SHAPES[settings.true_shapes].floor_answer_ms
+        console.print(floor_line(settings.true_shapes, "steered answer", floor, measured[1].median_s, len(features)))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,21 @@ def open_benchmark_subject(device: str, layer: int | None) -> SubjectModel:
     if (WORLD_SUBJECT / "config.json").is_file():
         point = HookPoint(layer=_shipped_layer() if layer is None else layer)
         return load_subject(WORLD_SUBJECT, point, device=device)
-    from tests.builders_subject import save_tiny_subject
+    from precompute.shrunken import gemma3
 
     with tempfile.TemporaryDirectory() as folder:
-        return load_subject(save_tiny_subject(Path(folder)), HookPoint(layer=layer or 1), device=device)
+        return load_subject(gemma3.build(Path(folder)), HookPoint(layer=layer or 1), device=device)
+
+
+def open_benchmark_pair(device: str, layer: int | None, shape: str | None) -> tuple[SubjectModel, TopKSAE]:
+    """Subject and SAE: random ones of a true shape if one is named, else as the two functions below choose."""
+    if shape is None:
+        subject = open_benchmark_subject(device, layer)
+        return subject, open_benchmark_sae(subject)
+    from benchmarks.true_shapes import SHAPES, open_true_shape
+
+    subject = open_true_shape(shape, device, layer=layer)
+    return subject, open_benchmark_sae(subject, d_sae=SHAPES[shape].d_sae, k=SHAPES[shape].k)
 
 
 def open_benchmark_sae(subject: SubjectModel, *, d_sae: int = 2048, k: int = 16) -> TopKSAE:

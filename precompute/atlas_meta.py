@@ -8,11 +8,14 @@ from typing import Any
 
 from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_FORMAT
-from backend.models.base import SubjectModel
-from backend.types import ARMS, Method
+from backend.models.base import SubjectModel, VisionTower
+from backend.types import Method
+from precompute.arms import absent_arms, possible_arms
+from precompute.given_sae import trained_tokens
 from precompute.metrics import metric_cards, truth
 from precompute.recipe import Recipe
 from precompute.stage import StageContext
+from precompute.subject import explainer_document
 
 LICENCES = {
     "world": {
@@ -23,7 +26,7 @@ LICENCES = {
 }
 
 
-def meta_document(context: StageContext, subject: SubjectModel, n_features: int, n_kept: int) -> dict[str, Any]:
+def meta_document(context: StageContext, subject: VisionTower, n_features: int, n_kept: int) -> dict[str, Any]:
     """The document; everything in it follows from the recipe and the earlier stages."""
     recipe = context.recipe
     stream = context.upstream["harvest"].json("stream")
@@ -37,6 +40,8 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
             "path": recipe.subject.path,
             "repository": subject.card.repository_id,
             "fingerprint": subject.fingerprint,
+            **({} if isinstance(subject, SubjectModel) else {"answers": False}),
+            **({"note": subject.card.note} if subject.card.note else {}),
         },
         "hook_point": asdict(subject.hook_point),
         "grid": stream["grid"],
@@ -45,14 +50,17 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
         "concept_coverage": summary["concept_coverage"],
         "prompts": asdict(recipe.explain.prompts),
         "strengths": context.upstream["explain"].json("strengths"),
+        **_images_read(context.upstream["explain"]),
         "mean_residual_norm": stream["mean_residual_norm"],
-        "arms": [arm.key for arm in ARMS],
+        "arms": [arm.key for arm in possible_arms(recipe)],
+        **_others(recipe),
         # TRUTH is no single number per explanation, so it has its own tables instead of a card.
         "metrics": [asdict(card) for name, card in metric_cards().items() if name != truth.NAME],
         "chance": _chance(summary),
         "n_features": n_features,
         "blank_answer": _blank_answer(context.upstream["explain"]),
         "text_encoder": recipe.judges.text_encoder,
+        **({} if recipe.data.share == "thumbnails" else {"share": recipe.data.share}),
         "licences": LICENCES.get(recipe.data.kind, {}),
         "quality_filter": {
             "iou": recipe.score.quality_iou,
@@ -61,6 +69,18 @@ def meta_document(context: StageContext, subject: SubjectModel, n_features: int,
             "dropped": n_features - n_kept,
         },
     }
+
+
+def _others(recipe: Recipe) -> dict[str, Any]:
+    """What only an atlas has whose features another model explained: that model, and the arms it could not have."""
+    explainer, absent = explainer_document(recipe), absent_arms(recipe)
+    return {**({"explainer": explainer} if explainer else {}), **({"absent_arms": absent} if absent else {})}
+
+
+def _images_read(explain: Artifact) -> dict[str, Any]:
+    """How the model that explained attended to several images, and in which version of transformers."""
+    read = explain.manifest.notes.get("images_read")
+    return {"images_read": read} if read else {}
 
 
 def _sae(recipe: Recipe, train_sae: Artifact, d_model: int, alive: int) -> dict[str, Any]:
@@ -74,7 +94,7 @@ def _sae(recipe: Recipe, train_sae: Artifact, d_model: int, alive: int) -> dict[
         "explained_variance": quality["explained_variance"],
         "alive": alive,
         "dead": recipe.sae.d_sae - alive,
-        "n_tokens": recipe.sae.n_tokens // recipe.sae.batch_tokens * recipe.sae.batch_tokens,
+        "n_tokens": trained_tokens(recipe, train_sae.folder),
         "n_held_out_tokens": quality["n_tokens"],
     }
 

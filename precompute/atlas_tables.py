@@ -15,7 +15,7 @@ from backend.artifacts import Artifact
 from backend.atlas_schema import ATLAS_TABLES
 from backend.types import ARMS, PatchGrid, Split
 from precompute.datasets import ImageSet
-from precompute.exemplars import alive_features
+from precompute.exemplars import ImageCache, alive_features
 from precompute.synthesis import webp_bytes
 
 THUMBNAIL_QUALITY = 62
@@ -109,12 +109,19 @@ def _dense_grids(table: pa.Table, grid: PatchGrid) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(dense.ravel()))
 
 
-def images_table(exemplars: pa.Table, sets: Mapping[Split, ImageSet], thumbnail_px: int) -> pa.Table:
-    """Thumbnails of every image an exemplar names; width and height are those of the full image."""
+def images_table(exemplars: pa.Table, sets: Mapping[Split, ImageSet], thumbnail_px: int | None) -> pa.Table:
+    """Thumbnails of every image an exemplar names; width and height are those of the full image.
+
+    With ``thumbnail_px`` None no picture is opened, and the table holds the ids alone. Raises ImageUnreadable.
+    """
     named = sorted(set(zip(exemplars["image_id"].to_pylist(), exemplars["split"].to_pylist(), strict=True)))
     rows = []
+    caches = {split: ImageCache(images, limit=0) for split, images in sets.items()}
     for image_id, split in named:
-        image = sets[Split(split)].load(image_id)
+        if thumbnail_px is None:
+            rows.append({"image_id": image_id, "split": split, "webp": None, "width": None, "height": None})
+            continue
+        image = caches[Split(split)][image_id]
         rows.append(
             {
                 "image_id": image_id,

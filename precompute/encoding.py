@@ -1,27 +1,34 @@
 """Images to residuals at the hook point, in fixed chunks, with unreadable images skipped and counted.
 
 A chunk always holds the same images, whatever was done before, so a resumed run repeats the same arithmetic.
-The next chunk is read and preprocessed in a thread while the model works on the current one.
+The next chunks are decoded and resized by several threads (Pillow computes outside Python's lock) while the model works
+on the current one; at most ``CHUNKS_AHEAD`` of them are in memory beside it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from backend.batching import in_batches
 from backend.errors import ActivationsNotFinite, ImageUnreadable
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
+from backend.pixel_bytes import PixelBytes, pixel_bytes
 from precompute.datasets import ImageSet
 
 UNREADABLE = "image unreadable"
+CHUNKS_AHEAD = 2
+MOST_READERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,61 +41,114 @@ class EncodedChunk:
     residuals: Float[Tensor, "image patch d_model"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelChunk:
+    """The readable images of one chunk, as the model reads them or still as bytes."""
+
+    positions: tuple[int, ...]
+    pixels: Tensor
+    """[image 3 h w]: float32 values, or uint8 if they are to be normalised where the model is."""
+    n_unreadable: int
+
+
 def encode_images(
-    subject: SubjectModel,
+    subject: VisionTower,
     image_set: ImageSet,
     image_ids: Sequence[str],
     *,
     images_per_batch: int,
     failures: Counter[str] | None = None,
+    n_readers: int | None = None,
 ) -> Iterator[EncodedChunk]:
     """Residuals of ``image_ids`` in order, ``images_per_batch`` at a time.
 
-    Unreadable images are left out and counted in ``failures``. Raises ActivationsNotFinite.
+    Unreadable images are left out and counted in ``failures``. ``n_readers`` threads decode (default: one per core);
+    their number changes no result. Raises ActivationsNotFinite.
     """
-    starts = range(0, len(image_ids), images_per_batch)
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        pending = None
-        for start in [*starts, None]:
-            following = (
-                reader.submit(_read, subject, image_set, image_ids, start, images_per_batch)
-                if start is not None
-                else None
-            )
-            if pending is not None:
-                positions, pixels, n_unreadable = pending.result()
-                if failures is not None and n_unreadable:
-                    failures[UNREADABLE] += n_unreadable
-                if positions:
-                    yield EncodedChunk(
-                        image_ids=tuple(image_ids[position] for position in positions),
-                        positions=tuple(positions),
-                        residuals=finite_residuals(subject, pixels),
-                    )
-            pending = following
+    short = pixel_bytes(subject)
+    for chunk in read_chunks(subject, image_set, image_ids, images_per_batch=images_per_batch, n_readers=n_readers):
+        if failures is not None and chunk.n_unreadable:
+            failures[UNREADABLE] += chunk.n_unreadable
+        if not chunk.positions:
+            continue
+        pixels = chunk.pixels
+        if short is not None and pixels.dtype == torch.uint8:
+            pixels = short.normalised(pixels, subject.device)
+        yield EncodedChunk(
+            image_ids=tuple(image_ids[position] for position in chunk.positions),
+            positions=chunk.positions,
+            residuals=finite_residuals(subject, pixels),
+        )
+
+
+def read_chunks(
+    subject: VisionTower,
+    image_set: ImageSet,
+    image_ids: Sequence[str],
+    *,
+    images_per_batch: int,
+    n_readers: int | None = None,
+) -> Iterator[PixelChunk]:
+    """The images of each chunk, decoded ahead of time; arguments as for :func:`encode_images`."""
+    n_readers = n_readers or min(MOST_READERS, os.cpu_count() or 1)
+    starts = deque(range(0, len(image_ids), images_per_batch))
+    pending: deque[Future[PixelChunk]] = deque()
+    with ThreadPoolExecutor(n_readers) as readers, ThreadPoolExecutor(CHUNKS_AHEAD) as chunks:
+        try:
+            while starts or pending:
+                while starts and len(pending) < CHUNKS_AHEAD:
+                    start = starts.popleft()
+                    wanted = range(start, min(start + images_per_batch, len(image_ids)))
+                    pending.append(chunks.submit(_read, readers, subject, image_set, image_ids, wanted))
+                yield pending.popleft().result()
+        finally:  # a consumer that stops early must not wait for what it will not see
+            readers.shutdown(wait=False, cancel_futures=True)
+            chunks.shutdown(wait=False, cancel_futures=True)
 
 
 def _read(
-    subject: SubjectModel, image_set: ImageSet, image_ids: Sequence[str], start: int, count: int
-) -> tuple[list[int], Float[Tensor, "image 3 h w"], int]:
-    positions: list[int] = []
-    images: list[Image.Image] = []
-    wanted = range(start, min(start + count, len(image_ids)))
-    for position in wanted:
+    readers: ThreadPoolExecutor, subject: VisionTower, image_set: ImageSet, image_ids: Sequence[str], wanted: range
+) -> PixelChunk:
+    short = pixel_bytes(subject)
+    on_device = short is not None and subject.device.type != "cpu"
+
+    def one(position: int) -> np.ndarray | Image.Image | None:
         try:
-            images.append(image_set.load(image_ids[position]))
+            image = image_set.load(image_ids[position])
         except ImageUnreadable:
-            continue
-        positions.append(position)
-    pixels = subject.preprocess(images) if images else torch.empty(0)
-    return positions, pixels, len(wanted) - len(positions)
+            return None
+        if short is None:
+            return image
+        return short.resized(image) if on_device else short.values(image)
+
+    found = dict(zip(wanted, readers.map(one, wanted), strict=True))
+    kept = {position: item for position, item in found.items() if item is not None}
+    return PixelChunk(
+        positions=tuple(kept),
+        pixels=_joined(subject, short, list(kept.values())),
+        n_unreadable=len(found) - len(kept),
+    )
+
+
+def _joined(subject: VisionTower, short: PixelBytes | None, items: Sequence[np.ndarray | Image.Image]) -> Tensor:
+    if not items:
+        return torch.empty(0)
+    if short is None:
+        return subject.preprocess([item for item in items if isinstance(item, Image.Image)])
+    pixels = torch.from_numpy(np.stack([np.asarray(item) for item in items]))
+    return pixels.pin_memory() if pixels.dtype == torch.uint8 and subject.device.type == "cuda" else pixels
 
 
 def finite_residuals(
-    subject: SubjectModel, pixels: Float[Tensor, "image 3 h w"]
+    subject: VisionTower, pixels: Float[Tensor, "image 3 h w"]
 ) -> Float[Tensor, "image patch d_model"]:
-    """``subject.to_hook`` with the check that every number is finite. Raises ActivationsNotFinite."""
-    residuals = subject.to_hook(pixels)
+    """``subject.to_hook`` with the check that every number is finite.
+
+    If memory runs out the images go in halves, and the chunk stays whole: nothing after this sees where a batch ended.
+    Raises ActivationsNotFinite or NotEnoughMemory.
+    """
+    parts = list(in_batches("images", len(pixels), len(pixels), lambda part: subject.to_hook(pixels[part])))
+    residuals = parts[0] if len(parts) == 1 else torch.cat(parts)
     if not torch.isfinite(residuals).all():
         raise ActivationsNotFinite(
             f"The residual stream of {subject.card.name} at {subject.hook_point} holds NaN or infinity. "

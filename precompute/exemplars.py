@@ -12,10 +12,12 @@ from jaxtyping import Float
 from PIL import Image
 
 from backend.artifacts import Artifact
+from backend.errors import ImageUnreadable
 from backend.types import PatchGrid, Split
 from precompute.datasets import ImageSet
 
-_CACHED_IMAGES = 4096
+CACHED_BYTES = 1 << 30
+"""Decoded pictures kept at once: a thousand and more photographs of ImageNet's size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +70,33 @@ class ExemplarIndex:
 
 
 class ImageCache:
-    """The images of one split, the least recently used ones dropped."""
+    """The images of one split, the least recently used ones dropped; ``limit`` is in bytes of decoded pixels."""
 
-    def __init__(self, images: ImageSet, limit: int = _CACHED_IMAGES) -> None:
+    def __init__(self, images: ImageSet, limit: int = CACHED_BYTES) -> None:
         self.images = images
         self._limit = limit
+        self._size = 0
         self._kept: OrderedDict[str, Image.Image] = OrderedDict()
 
     def __getitem__(self, image_id: str) -> Image.Image:
-        """The picture. Raises ImageUnreadable (it was readable when harvested)."""
+        """The picture. Raises ImageUnreadable: it was readable when harvested, so somebody has changed the files."""
         if image_id not in self._kept:
-            self._kept[image_id] = self.images.load(image_id)
-            if len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
+            try:
+                self._kept[image_id] = self.images.load(image_id)
+            except ImageUnreadable as error:
+                raise ImageUnreadable(
+                    f"{error}. It was readable when it was harvested: put it back and run again to go on, or choose "
+                    "another --out to start over without it."
+                ) from error
+            self._size += _bytes(self._kept[image_id])
+            while self._size > self._limit and len(self._kept) > 1:
+                self._size -= _bytes(self._kept.popitem(last=False)[1])
         self._kept.move_to_end(image_id)
         return self._kept[image_id]
+
+
+def _bytes(image: Image.Image) -> int:
+    return image.width * image.height * len(image.getbands())
 
 
 def grid_of(harvest: Artifact) -> PatchGrid:

@@ -23,7 +23,7 @@ from precompute.judges import Segmenter
 from precompute.metrics import mask_overlap
 from precompute.recipe import Recipe, Runtime
 from precompute.strengths import Trial
-from precompute.subject import device_of, open_subject
+from precompute.subject import device_of, open_explainer
 
 STEERING = Arm(method=Method.STEERING)
 INFORMED = tuple(arm for arm in ARMS if arm.method is Method.STEERING_INFORMED_TOP_K)
@@ -53,20 +53,20 @@ TRIAL_SCHEMA = pa.schema(
 )
 
 
-def arms_by_picture() -> tuple[Arm, ...]:
-    """All arms, those that look at the same pictures next to one another, so that the tower runs once for them."""
+def arms_by_picture(arms: Sequence[Arm] = ARMS) -> tuple[Arm, ...]:
+    """The arms, those that look at the same pictures next to one another, so that the tower runs once for them."""
     order = {None: 0, Variant.MASKS: 1, Variant.HEATMAPS: 2}
-    return tuple(sorted(ARMS, key=lambda arm: (order[arm.variant], ARMS.index(arm))))
+    return tuple(sorted(arms, key=lambda arm: (order[arm.variant], ARMS.index(arm))))
 
 
 class ExplanationSession:
-    """Subject, SAE and exemplars of one run of the explain stage."""
+    """The model that explains, SAE and exemplars of one run of the explain stage."""
 
     def __init__(self, recipe: Recipe, runtime: Runtime, train_sae: Artifact, harvest: Artifact) -> None:
         self._explain = recipe.explain
         self._grid = grid_of(harvest)
         self.alive = alive_features(harvest)
-        subject = open_subject(recipe, runtime)
+        subject = open_explainer(recipe, runtime)
         prompts = recipe.explain.prompts
         self._context = {
             "subject": subject,
@@ -82,6 +82,7 @@ class ExplanationSession:
             "heatmap_alpha": recipe.explain.heatmap_alpha,
             "answer_prefixes": recipe.explain.answer_prefixes,
             "alive_features": self.alive,
+            "exemplar_grid": self._grid,
             "batch_size": runtime.prompts_per_batch,
             "image_batch_size": runtime.images_per_batch,
         }
@@ -125,14 +126,17 @@ class ExplanationSession:
         segmenter: Segmenter,
     ) -> tuple[list[Trial], dict[tuple[int, float], Result]]:
         """Try every strength on every feature and measure the answers on the select split."""
-        trials: list[Trial] = []
         results: dict[tuple[int, float], Result] = {}
         for strength in strengths:
             answers = self.explain(arm, features, dict.fromkeys(features, strength), context)
-            for feature, result in zip(features, answers, strict=True):
-                results[feature, strength] = result
-                trials.append(self._trial(arm, feature, strength, result, segmenter))
-        return trials, results
+            results.update({(result.feature, strength): result for result in answers})
+        # Feature by feature, so that a segmenter embeds an image once for all strengths.
+        measured = {
+            (feature, strength): self._trial(arm, feature, strength, results[feature, strength], segmenter)
+            for feature in features
+            for strength in strengths
+        }
+        return [measured[feature, strength] for strength in strengths for feature in features], results
 
     def _trial(self, arm: Arm, feature: int, strength: float, result: Result, segmenter: Segmenter) -> Trial:
         text = result.text if isinstance(result, Explanation) else None

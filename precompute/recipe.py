@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.errors import RecipeError
+from precompute.data_section import DataSection
 from precompute.recipe_parsing import build, read_tables
 
 RECIPES_DIR = Path(__file__).resolve().parent / "recipes"
 PLACE = {"place": True}
 """Field metadata: where, not what."""
+TRAINING_FIELDS = ("n_tokens", "batch_tokens", "buffer_tokens", "learning_rate", "warmup_steps", "decay_fraction")
+TRAINING_FIELDS += ("auxk_coefficient", "dead_after_tokens", "grad_clip", "seed", "checkpoint_every_steps")
+"""Fields of [sae] that say nothing, and may be left out, where ``path`` gives an SAE."""
 
 
 def _check(holds: bool, message: str) -> None:
@@ -45,44 +49,87 @@ class SubjectSection:
     path: str | None = field(default=None, metadata=PLACE)
     """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
     repository: str | None = None
-    """Model repository id, used when there is no path."""
+    """Model repository id; with a path as well, the path is read."""
     revision: str | None = None
     tower: str = "vision"
 
     def __post_init__(self) -> None:
-        _check(bool(self.path) != bool(self.repository), "give exactly one of path and repository")
+        _check(bool(self.path or self.repository), "give a path or a repository")
         _check(self.layer >= 0, "layer must be 0 or greater")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
-    """The images: their disjoint splits come from the set itself."""
+class ExplainerSection:
+    """Another model that puts the features into words: a larger one around the same vision tower, or any other."""
 
-    kind: str
-    """``world``, or another image set known to precompute/datasets.py."""
-    path: str = field(metadata=PLACE)
-    n_train_images: int
-    """Images of the SAE training split."""
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
+    repository: str | None = None
+    """Model repository id; with a path as well, the path is read."""
+    revision: str | None = None
+    steers: bool = True
+    """Whether it is steered along the features: then its vision tower must be the subject's, which is checked. If not,
+    only the arms that show it pictures are possible (``possible_arms``)."""
 
     def __post_init__(self) -> None:
-        _positive(self, "n_train_images")
+        _check(bool(self.path or self.repository), "give a path or a repository")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgesSection:
-    """Who scores: image generator, segmenter, image-text encoder, text encoder, and the truth where it is known."""
+    """Who scores: image generator, segmenter, image-text encoder, text encoder, and the truth where it is known.
+
+    The world's judges read ``clip`` and ``text_encoder`` only. For ``paper``, ``generator``, ``segmenter`` and
+    ``image_text`` name modules of precompute/judges/, and the defaults below are the paper's (arXiv 2603.22593,
+    section 4, and its code) but for ``mask_choice`` and ``clip_crop``, where they mend it. No field enters a
+    fingerprint by itself: each judge answers for the settings that it reads.
+    """
 
     kind: Literal["world", "paper"]
     clip: str = field(metadata=PLACE)
     """Folder or repository of the CLIP model."""
     text_encoder: str = "all-MiniLM-L6-v2"
+    """Name known to backend/text_encoders.py, folder or repository."""
     generator: str | None = None
     segmenter: str | None = None
+    image_text: str = "open_clip_encoder"
+    clip_crop: Literal["whole", "centre"] = "whole"
+    """``whole``: pictures keep all their pixels, on black; ``centre``: the paper's, which cuts off what is outside."""
+    boxes: str | None = field(default=None, metadata=PLACE)
+    """Folder or repository of the detector that gives the segmenter its boxes; None: the judge's own choice."""
+    masks: str | None = field(default=None, metadata=PLACE)
+    """Folder or repository of the model that draws the masks; None: the judge's own choice."""
+    mask_choice: Literal["union", "first"] = "union"
+    """``union``: all regions of all noun phrases; ``first``: the paper's, one region of the whole sentence."""
+    box_threshold: float = 0.3
+    """Score (0..1) above which a box or a mask counts as found."""
+    generator_model: str | None = field(default=None, metadata=PLACE)
+    """Folder or repository of the diffusion model; None: the judge's own choice."""
+    generator_prompt: str = "A realistic image of {text}"
+    """What the generator is asked for; ``{text}`` stands for the explanation in lower case."""
+    generator_steps: int = 30
+    generator_guidance: float = 7.5
+    generator_t5: bool = True
+    """Whether the third, largest text encoder of Stable Diffusion 3 is used (9.5 GB in bfloat16)."""
+    image_px: int = 512
+    """Side of generated images, in pixels."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "generator_steps", "image_px")
+        _fractions(self, "box_threshold")
+        _check(self.generator_guidance >= 0, "generator_guidance must be 0 or greater")
+        _check("{text}" in self.generator_prompt, "generator_prompt must hold {text}")
+        named = bool(self.generator) and bool(self.segmenter)
+        _check(self.kind == "world" or named, "kind paper needs a generator and a segmenter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SAESection:
-    """Training of the TopK SAE. Tokens are patches of training images."""
+    """Training of the TopK SAE. Tokens are patches of training images.
+
+    With ``path`` an SAE that is there already is taken and nothing is trained: ``d_sae`` and ``k`` are then its own and
+    the other fields may be left out.
+    """
 
     d_sae: int
     k: int
@@ -98,6 +145,8 @@ class SAESection:
     grad_clip: float
     seed: int
     checkpoint_every_steps: int
+    path: str | None = field(default=None, metadata=PLACE)
+    """Folder of an SAE, of an atlas, or of a run: its SAE is taken. See precompute/given_sae.py."""
 
     def __post_init__(self) -> None:
         names = ("d_sae", "k", "n_tokens", "batch_tokens", "buffer_tokens", "learning_rate", "dead_after_tokens")
@@ -209,6 +258,8 @@ class Recipe:
     explain: ExplainSection
     score: ScoreSection
     atlas: AtlasSection
+    explainer: ExplainerSection | None = None
+    """None: the subject explains its own features."""
     title: str = ""
 
 
@@ -219,13 +270,19 @@ class Runtime:
     device: str = "auto"
     """Torch device, or ``auto``: the first GPU if there is one, else the CPU."""
     dtype: str = "float32"
-    """Precision of the subject model: float32 or bfloat16. SAE and statistics are always float32."""
+    """Precision of the subject model: float32 or bfloat16. Statistics are always float32."""
     images_per_batch: int = 64
     """Images per forward pass of the vision tower."""
     prompts_per_batch: int = 128
     """Rows per batch of generation."""
     workers: int = 2
     """Threads that compute. A run resumed with as many ends with the same bytes."""
+    sae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the products in SAE training; parameters, optimiser and sums are float32. bfloat16 is for GPUs."""
+    prefetch: bool = True
+    """On a GPU: encode the next buffer of tokens while the SAE trains on this one (two buffers in memory)."""
+    compile_models: bool = False
+    """Compile what is run thousands of times at one shape (the image generator); pays off in long runs on a GPU."""
 
 
 def section_science(section: Any) -> dict[str, Any]:
@@ -258,4 +315,7 @@ def parse_recipe(raw: Mapping[str, Any], name: str) -> Recipe:
     """Build a recipe from parsed TOML. Raises RecipeError naming the first wrong field, e.g. ``sae.k``."""
     if "name" in raw:
         raise RecipeError(f"Recipe {name}: unknown field name (a recipe is named by its file).")
+    sae = raw.get("sae")
+    if isinstance(sae, Mapping) and "path" in sae:
+        raw = {**raw, "sae": {**dict.fromkeys(TRAINING_FIELDS, 1), **sae}}
     return build(Recipe, {**raw, "name": name}, f"Recipe {name}", "")

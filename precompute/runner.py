@@ -24,6 +24,9 @@ from types import FrameType
 from backend.artifact_writer import PLAN_NAME, TEMPORARY_PREFIX, ArtifactWriter, raise_if_disk_full, sweep, write_file
 from backend.artifacts import MANIFEST_NAME, SHARDS_NAME, Artifact
 from backend.errors import ArtifactDamaged, ArtifactError, ArtifactStale
+from backend.memory_limits import MemoryLimits, memory_limits
+from precompute.engines.base import Engine
+from precompute.engines.local import LocalEngine
 from precompute.progress import duration
 from precompute.recipe import Recipe, Runtime
 from precompute.stage import PlannedStage, Progress, Stage, StageContext, StageLog, plan
@@ -43,13 +46,16 @@ def run_recipe(
     progress: Progress,
     stages: Sequence[Stage] | None = None,
     command: str | None = None,
+    engine: Engine | None = None,
 ) -> Mapping[str, Artifact]:
     """Bring every stage of ``recipe`` up to date in ``out_dir`` and return the artifacts by stage.
 
-    ``command`` is the command line that repeats this run; messages and config.json name it.
+    ``command`` is the command line that repeats this run; messages and config.json name it. ``engine`` computes the
+    shards (it must be entered already); by default they are computed here.
     Raises ArtifactError (locked folder, full disk), RunStopped, and whatever a stage raises.
     """
     command = command or f"iconoscope run {recipe.name} --out {out_dir}"
+    engine = engine or LocalEngine()
     started = time.monotonic()
     with locked(out_dir), stopping_cleanly():
         sweep(out_dir.glob(f"{TEMPORARY_PREFIX}*"))
@@ -62,7 +68,9 @@ def run_recipe(
             if artifact is None:
                 above = {name: artifacts[name] for name in item.stage.upstream}
                 try:
-                    artifact = _run_stage(item, folder, above, recipe, runtime, progress, command)
+                    artifact = _run_stage(
+                        item, folder, above, recipe, runtime, progress, command, engine or LocalEngine()
+                    )
                 except OSError as error:  # from a stage's own files or the log; the writer's are told already
                     raise_if_disk_full(error, folder)
                     raise
@@ -103,6 +111,7 @@ def _run_stage(
     runtime: Runtime,
     progress: Progress,
     command: str,
+    engine: Engine,
 ) -> Artifact:
     stage, started = item.stage, time.monotonic()
     config, above = item.inputs["config"], item.inputs["upstream"]
@@ -123,14 +132,28 @@ def _run_stage(
     keys = _shard_keys(stage, context)
     context = replace(context, shard_keys=keys)
     missing = _missing_shards(stage, writer, keys, progress)
-    _run_shards(stage, context, keys, missing)
-    progress.note(f"{stage.name}: {len(keys)} of {len(keys)} shards done, finishing.")
-    extra = stage.finish(context)
-    artifact = writer.commit(extra, shards=keys if stage.keep_shards else ())
+    limits = MemoryLimits(say=lambda message: _memory_note(context, message))
+    with memory_limits(limits):
+        artifact = _computed(context, stage, keys, missing, engine)
     _prune_shards(artifact)
     log.write("stage finished", seconds=round(time.monotonic() - started, 3), failures=dict(artifact.manifest.failures))
     progress.note(f"{stage.name}: finished in {_since(started)}{_failure_text(artifact)} ({folder}).")
     return artifact
+
+
+def _computed(
+    context: StageContext, stage: Stage, keys: tuple[str, ...], missing: Sequence[str], engine: Engine
+) -> Artifact:
+    _run_shards(stage, context, keys, missing, engine)
+    context.progress.note(f"{stage.name}: {len(keys)} of {len(keys)} shards done, finishing.")
+    extra = stage.finish(context)
+    return context.writer.commit(extra, shards=keys if stage.keep_shards else ())
+
+
+def _memory_note(context: StageContext, message: str) -> None:
+    """Said aloud and kept: a batch size that does not fit costs time on every run."""
+    context.progress.note(message)
+    context.log.write("memory ran out", message=message)
 
 
 def _failure_text(artifact: Artifact) -> str:
@@ -169,17 +192,14 @@ def _sequential_missing(keys: Sequence[str], states: Mapping[str, str]) -> list[
     return list(keys[whole[-1] + 1 if whole else 0 :])
 
 
-def _run_shards(stage: Stage, context: StageContext, keys: Sequence[str], missing: Sequence[str]) -> None:
+def _run_shards(
+    stage: Stage, context: StageContext, keys: Sequence[str], missing: Sequence[str], engine: Engine
+) -> None:
     n_done = len(keys) - len(missing)
     if n_done and missing:
         context.progress.note(f"{stage.name}: resuming, {n_done} of {len(keys)} shards are there already.")
     with context.progress.stage(stage.name, len(keys), n_done) as advance:
-        for key in missing:
-            started = time.monotonic()
-            stage.run_shard(context, key)
-            context.writer.finish_shard(key)
-            context.log.write("shard finished", shard=key, seconds=round(time.monotonic() - started, 3))
-            advance()
+        engine.run(stage, context, missing, advance)
 
 
 def _prune_shards(artifact: Artifact) -> None:

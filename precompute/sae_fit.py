@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from backend.errors import SAEError, SubjectMismatch
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import TopKSAE
 from precompute.sae_evaluation import SAEQuality, measure
 
@@ -21,13 +21,19 @@ CLEARLY_BETTER = 0.8
 """Another scale is taken for the right one if it brings the NMSE below this share of what it is."""
 
 
-def check_fit(sae: TopKSAE, subject: SubjectModel, images: Sequence[Image.Image]) -> SAEQuality:
+def check_fit(sae: TopKSAE, subject: VisionTower, images: Sequence[Image.Image]) -> SAEQuality:
     """Reconstruction of the subject's residuals on ``images``, which must be at least two.
 
     Raises:
         SubjectMismatch: the SAE has another width, or was trained at another hook point.
         SAEError: it fits another scale clearly better, or is worse than the mean residual at every scale.
     """
+    check_place(sae, subject)
+    return check_scale(sae, subject.residuals(list(images)))
+
+
+def check_place(sae: TopKSAE, subject: VisionTower) -> None:
+    """Raise SubjectMismatch if the SAE has another width than the subject, or was trained at another hook point."""
     if sae.d_model != subject.d_model:
         raise SubjectMismatch(
             f"the SAE reads width {sae.d_model}, but {subject.card.name} has width {subject.d_model} at "
@@ -38,7 +44,6 @@ def check_fit(sae: TopKSAE, subject: SubjectModel, images: Sequence[Image.Image]
             f"the SAE was trained at {sae.config.hook_point}, but the recipe cuts {subject.card.name} at "
             f"{subject.hook_point}: set layer under [subject] in the recipe"
         )
-    return check_scale(sae, subject.residuals(list(images)))
 
 
 def check_scale(sae: TopKSAE, residuals: Float[Tensor, "image patch d_model"]) -> SAEQuality:

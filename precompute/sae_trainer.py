@@ -4,6 +4,7 @@ The trainer sees only batches of residual-stream tokens; it knows neither images
 ReLU then top-k, unit-norm decoder rows, encoder = decoder transposed at the start, b_dec = geometric median, AuxK on
 dead features, Adam with linear warm-up and final linear decay, gradient clipping, and no gradient along decoder rows.
 Inputs are divided by their root-mean-square norm during training; ``weights`` folds that factor back.
+Several processes may share a run: each gives the tokens it holds of every batch (precompute/processes.py).
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from backend.errors import ActivationsNotFinite
+from precompute.processes import ALONE, Processes
+from precompute.sae_gradients import Gradients, LossTerms, loss_and_gradients
 
 PARAMETER_NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 RECOUNT_EVERY_STEPS = 50
@@ -72,40 +75,39 @@ def geometric_median(points: Float[Tensor, "token d_model"]) -> Float[Tensor, " 
     return centre
 
 
-def decode_sparse(
-    values: Float[Tensor, "token k"], indices: Int[Tensor, "token k"], rows: Float[Tensor, "d_sae d_model"]
-) -> Float[Tensor, "token d_model"]:
-    """Sum of the chosen decoder rows weighted by their values; equal to the dense product, at k/d_sae of its work."""
-    return functional.embedding_bag(indices, rows, per_sample_weights=values, mode="sum")
-
-
-def decode_dense(
-    values: Float[Tensor, "token k"], indices: Int[Tensor, "token k"], rows: Float[Tensor, "d_sae d_model"]
-) -> Float[Tensor, "token d_model"]:
-    """Reference for ``decode_sparse``: scatter to a dense code, then multiply."""
-    dense = torch.zeros(values.shape[0], rows.shape[0], dtype=values.dtype, device=values.device)
-    return dense.scatter_add(1, indices, values) @ rows
-
-
 class SAETrainer:
     """Parameters, optimiser and dead-feature bookkeeping of one run. ``initialise`` or ``load_state`` comes first."""
 
-    def __init__(self, config: TrainerConfig, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: TrainerConfig,
+        device: str = "cpu",
+        *,
+        compute_dtype: torch.dtype = torch.float32,
+        processes: Processes = ALONE,
+    ) -> None:
+        """``compute_dtype`` of the products; parameters, their gradients and the optimiser are always float32."""
         self.config = config
         self.device = torch.device(device)
+        self.compute_dtype = compute_dtype
         self.step_index = 0
         self.scale = 1.0
         """Root-mean-square norm of the first tokens; inputs are divided by it."""
         self.losses: list[Tensor] = []
+        self._processes = processes
         self._tokens_silent = torch.zeros(config.d_sae, dtype=torch.int64, device=self.device)
         self._dead = torch.empty(0, dtype=torch.int64, device=self.device)
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self._optimiser: torch.optim.Adam | None = None
+        self._pre: Tensor | None = None
 
     # start -------------------------------------------------------------------------------------------------------
 
     def initialise(self, sample: Float[Tensor, "token d_model"]) -> None:
-        """Set the scale, b_dec and random directions from the first tokens. Raises ActivationsNotFinite."""
+        """Set the scale, b_dec and random directions from the first tokens. Raises ActivationsNotFinite.
+
+        Every process must be given the same sample; the first process's numbers hold for all.
+        """
         sample = self._checked(sample)
         self.scale = float(sample.square().sum(dim=1).mean().sqrt().clamp_min(1e-8))
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -118,10 +120,15 @@ class SAETrainer:
                 "b_dec": geometric_median(sample / self.scale).cpu(),
             }
         )
+        scale = torch.tensor(self.scale, dtype=torch.float64, device=self.device)
+        for tensor in (scale, *self._parameters.values()):
+            self._processes.broadcast(tensor.data)
+        self.scale = float(scale)
 
     def _set_parameters(self, tensors: dict[str, Tensor]) -> None:
         self._parameters = {
-            name: torch.nn.Parameter(tensors[name].detach().clone().to(self.device)) for name in PARAMETER_NAMES
+            name: torch.nn.Parameter(_turned(name, tensors[name].detach()).to(self.device, copy=True))
+            for name in PARAMETER_NAMES
         }
         self._optimiser = torch.optim.Adam(
             list(self._parameters.values()), lr=self.config.learning_rate, betas=(0.9, 0.999), fused=True
@@ -137,60 +144,60 @@ class SAETrainer:
 
     # one step ----------------------------------------------------------------------------------------------------
 
-    def step(self, tokens: Float[Tensor, "token d_model"]) -> None:
+    def step(self, tokens: Float[Tensor, "token d_model"], n_tokens: int | None = None) -> None:
         """One optimisation step on a batch of raw residual tokens, already known to be finite.
 
-        The loss stays on the device (``mean_loss`` reads it): nothing here waits for the device.
+        ``n_tokens``: size of the whole batch where other processes hold the rest of it. The loss stays on the device
+        (``mean_loss`` reads it): nothing here waits for the device.
         """
         assert self._optimiser is not None, "initialise or load_state comes first"
         if self.step_index % RECOUNT_EVERY_STEPS == 0:
             self._dead = torch.nonzero(self._tokens_silent >= self.config.dead_after_tokens).squeeze(1)
-        x = tokens.to(self.device, torch.float32) / self.scale
-        loss, fired = self._loss(x)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._constrain_gradients()
+        n_tokens = tokens.shape[0] if n_tokens is None else n_tokens
+        x = tokens.to(self.device, non_blocking=True).to(torch.float32) / self.scale
+        found = self._gradients(x, n_tokens)
+        fired = found.fired.to(torch.float32)
+        for tensor in (found.loss, found.along_decoder, fired, *found.by_name.values()):
+            self._processes.sum(tensor)
+        # Changing the length of a decoder row changes nothing: rows are brought back to length 1 below.
+        found.by_name["W_dec"].addcmul_(found.along_decoder[:, None], self._parameters["W_dec"].data, value=-1)
+        self._update(found.by_name)
+        self._tokens_silent = torch.where(fired > 0, 0, self._tokens_silent + n_tokens)
+        self.losses.append(found.loss)
+        self.step_index += 1
+
+    def _gradients(self, x: Float[Tensor, "token d_model"], n_tokens: int) -> Gradients:
+        """This process's addends of loss and gradients."""
+        if self._pre is None or self._pre.shape[0] < x.shape[0]:
+            self._pre = torch.empty(x.shape[0], self.config.d_sae, dtype=self.compute_dtype, device=self.device)
+        terms = LossTerms(
+            k=self.config.k,
+            k_aux=self.config.k_aux,
+            auxk_coefficient=self.config.auxk_coefficient,
+            n_tokens=n_tokens,
+            compute_dtype=self.compute_dtype,
+        )
+        weights = {name: value.detach() for name, value in self._parameters.items()}
+        buffer = self._pre[: x.shape[0]]
+        return loss_and_gradients(x, weights, self._dead, terms, sum_over_processes=self._processes.sum, buffer=buffer)
+
+    @torch.no_grad()
+    def _update(self, gradients: dict[str, Tensor]) -> None:
+        """Clip the gradients by their norm over all parameters, take Adam's step, and restore unit decoder rows."""
+        assert self._optimiser is not None
+        norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+        shrink = (self.config.grad_clip / (norm + 1e-6)).clamp(max=1.0)
+        if norm.is_cuda or shrink < 1:  # on the CPU asking is free, and a factor of 1 would cost a pass over memory
+            for gradient in gradients.values():
+                gradient.mul_(shrink)
+        for name, parameter in self._parameters.items():
+            parameter.grad = gradients[name]
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.learning_rate_at(self.step_index)
         self._optimiser.step()
-        with torch.no_grad():
-            self._parameters["W_dec"].copy_(functional.normalize(self._parameters["W_dec"], dim=1))
-        self._tokens_silent = torch.where(fired, 0, self._tokens_silent + x.shape[0])
-        self.losses.append(loss.detach())
-        self.step_index += 1
-
-    def _loss(self, x: Float[Tensor, "token d_model"]) -> tuple[Tensor, Bool[Tensor, " d_sae"]]:
-        """Mean squared error summed over d_model plus AuxK; and which features fired in this batch."""
-        p = self._parameters
-        pre = torch.addmm(p["b_enc"], x - p["b_dec"], p["W_enc"])
-        values, indices = pre.topk(self.config.k, dim=1, sorted=False)
-        values = values.relu()
-        residual = x - (decode_sparse(values, indices, p["W_dec"]) + p["b_dec"])
-        loss = residual.square().sum(dim=1).mean()
-        if self._dead.numel() and self.config.auxk_coefficient > 0:
-            loss = loss + self.config.auxk_coefficient * self._auxiliary(pre, residual.detach())
-        with torch.no_grad():
-            active = (values > 0).to(torch.float32).flatten()
-            fired = torch.zeros(self.config.d_sae, device=x.device).scatter_reduce_(
-                0, indices.flatten(), active, reduce="amax"
-            )
-        return loss, fired > 0
-
-    def _auxiliary(self, pre: Float[Tensor, "token d_sae"], residual: Float[Tensor, "token d_model"]) -> Tensor:
-        """AuxK: how well the strongest dead features alone rebuild the residual, relative to its variance."""
-        k_aux = min(self.config.k_aux, int(self._dead.numel()))
-        values, within = pre[:, self._dead].topk(k_aux, dim=1, sorted=False)
-        rebuilt = decode_sparse(values.relu(), self._dead[within], self._parameters["W_dec"])
-        variance = (residual - residual.mean(dim=0)).square().sum(dim=1).mean()
-        return (rebuilt - residual).square().sum(dim=1).mean() / variance.clamp_min(1e-12)
-
-    def _constrain_gradients(self) -> None:
-        """Drop the part of the decoder gradient that would only change row norms, then clip."""
+        self._optimiser.zero_grad(set_to_none=True)
         rows = self._parameters["W_dec"]
-        assert rows.grad is not None
-        with torch.no_grad():
-            rows.grad -= (rows.grad * rows).sum(dim=1, keepdim=True) * rows
-        torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), self.config.grad_clip)
+        rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12))
 
     # results and state -------------------------------------------------------------------------------------------
 
@@ -207,7 +214,7 @@ class SAETrainer:
 
         With x = scale * u the features obey relu(x @ W_enc + scale * b) = scale * relu(u @ W_enc + b).
         """
-        folded = {name: self._parameters[name].detach().cpu().clone() for name in PARAMETER_NAMES}
+        folded = {name: _saved(name, self._parameters[name].detach()) for name in PARAMETER_NAMES}
         folded["b_enc"] *= self.scale
         folded["b_dec"] *= self.scale
         return folded
@@ -215,12 +222,12 @@ class SAETrainer:
     def state(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, as tensors. Batch order follows from the seed: there is no RNG state."""
         assert self._optimiser is not None, "initialise comes first"
-        tensors = {f"parameter.{name}": value.detach().cpu().clone() for name, value in self._parameters.items()}
+        tensors = {f"parameter.{name}": _saved(name, value.detach()) for name, value in self._parameters.items()}
         for name, value in self._parameters.items():
             slot = self._optimiser.state.get(value, {})
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 if key in slot:
-                    tensors[f"adam.{name}.{key}"] = slot[key].detach().cpu().clone()
+                    tensors[f"adam.{name}.{key}"] = _saved(name, slot[key].detach())
         tensors["tokens_silent"] = self._tokens_silent.cpu().clone()
         tensors["dead"] = self._dead.cpu().clone()
         tensors["step_index"] = torch.tensor(self.step_index)
@@ -234,9 +241,19 @@ class SAETrainer:
         for name, value in self._parameters.items():
             keys = [key for key in ("exp_avg", "exp_avg_sq", "step") if f"adam.{name}.{key}" in tensors]
             if keys:
-                slot = {key: tensors[f"adam.{name}.{key}"].clone().to(self.device) for key in keys}
+                slot = {key: _turned(name, tensors[f"adam.{name}.{key}"]).to(self.device, copy=True) for key in keys}
                 self._optimiser.state[value] = slot
         self._tokens_silent = tensors["tokens_silent"].clone().to(self.device)
         self._dead = tensors["dead"].clone().to(self.device)
         self.step_index = int(tensors["step_index"])
         self.scale = float(tensors["scale"])
+
+
+def _turned(name: str, tensor: Tensor) -> Tensor:
+    """Between the form of ``weights`` and the trainer's own, where W_enc has one row per feature as its gradient."""
+    return tensor.t().contiguous() if name == "W_enc" and tensor.ndim == 2 else tensor
+
+
+def _saved(name: str, tensor: Tensor) -> Tensor:
+    """A copy on the CPU in the form of ``weights``."""
+    return _turned(name, tensor).to("cpu", copy=True)

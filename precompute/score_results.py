@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from backend.types import ARMS, Split, TruthOutcome
+from precompute.arms import possible_arms
 from precompute.exemplars import ExemplarIndex, alive_features, grid_of
 from precompute.judges import TruthOracle
 from precompute.metrics.truth import FeatureTruth, chance, shares, truths
@@ -150,8 +151,9 @@ class ScoreResults:
         self._write_synthetic()
         wins = [vote.winner for vote in votes.values() if vote is not None]
         arms = {}
-        with self._context.progress.track("totals (arms)", len(ARMS)) as advance:
-            for arm in ARMS:
+        possible = possible_arms(self._context.recipe)
+        with self._context.progress.track("totals (arms)", len(possible)) as advance:
+            for arm in possible:
                 results = self._arm_results(arm.key, wins.count(arm.key))
                 arms[arm.key] = arm_summary(
                     arm.key, results, values, n_bootstrap=self._score.n_bootstrap, seed=self._score.seed

@@ -13,6 +13,7 @@ import pyarrow as pa
 from jaxtyping import Float, Float32
 from PIL import Image
 
+from backend.batching import in_batches
 from backend.errors import DataError
 from backend.heatmaps import masked_image
 from backend.types import Score, TruthOutcome
@@ -81,10 +82,8 @@ class RegionScorer:
         flat: list[Image.Image] = [
             masked_image(self._images[one.image_id], one.grid) for ones in exemplars.values() for one in ones
         ]
-        parts = [
-            self._judges.image_text.encode_images(flat[start : start + images_per_batch])
-            for start in range(0, len(flat), images_per_batch)
-        ]
+        encode = self._judges.image_text.encode_images
+        parts = list(in_batches("images", len(flat), images_per_batch, lambda part: encode(flat[part])))
         rows = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
         stops = np.cumsum([len(ones) for ones in exemplars.values()])
         return {

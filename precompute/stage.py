@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Protocol
 from backend.artifact_writer import LOG_NAME, ArtifactWriter, artifact_fingerprint, inputs_of
 from backend.artifacts import Artifact
 from precompute.recipe import Recipe, Runtime
+from precompute.shrunken import ensure_for
 
 STAGE_NAMES: tuple[str, ...] = ("train_sae", "harvest", "explain", "score", "atlas")
 """The pipeline in order; a stage may only name earlier stages as its upstream."""
@@ -116,6 +117,10 @@ class Stage(ABC):
         The result may depend on the recipe, upstream and key only (for sequential stages: on the earlier shards too).
         """
 
+    def phases(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
+        """``keys`` in groups: shards of one group read nothing of one another, only of the groups before."""
+        return [[key] for key in keys] if self.sequential else [list(keys)]
+
     @abstractmethod
     def finish(self, context: StageContext) -> Mapping[str, Any]:
         """Write what needs all shards; return ``{"failures": {reason: count}, "notes": {...}}`` for the manifest."""
@@ -151,7 +156,11 @@ def load_stages() -> tuple[Stage, ...]:
 
 
 def plan(recipe: Recipe, stages: Sequence[Stage] | None = None) -> tuple[PlannedStage, ...]:
-    """Fingerprints of every stage for ``recipe``, from the science alone; nothing is run or written."""
+    """Fingerprints of every stage for ``recipe``, from the science alone; nothing is run or written.
+
+    Shrunken models that the recipe names are built if they are not there: fingerprints are over their contents.
+    """
+    ensure_for(recipe)
     planned: dict[str, PlannedStage] = {}
     for stage in load_stages() if stages is None else stages:
         above = {name: planned[name] for name in stage.upstream}

@@ -27,12 +27,18 @@ class Trial:
 
 
 def common_strength(trials: Iterable[Trial]) -> float:
-    """The strength with the highest mean IoU over features; equal means go to the smaller strength."""
+    """The strength with the highest mean IoU over features; equal means go to the smaller strength.
+
+    Where no IoU is known at all (images without masks) nothing speaks for any: the middle one, the lower of two.
+    """
+    trials = list(trials)
     by_strength: dict[float, list[float]] = defaultdict(list)
     for trial in trials:
         by_strength[trial.strength].append(trial.iou or 0.0)
     if not by_strength:
         raise ValueError("no strength was tried")
+    if all(trial.iou is None for trial in trials):
+        return sorted(by_strength)[(len(by_strength) - 1) // 2]
     return max(by_strength, key=lambda strength: (_mean(by_strength[strength]), -strength))
 
 

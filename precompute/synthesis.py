@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from backend.errors import UnparsableExplanation
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import TopKSAE
 from precompute.encoding import finite_residuals
 from precompute.judges import ImageGenerator
@@ -58,7 +58,7 @@ def draw(generator: ImageGenerator, texts: Sequence[str], n: int, seed: int) -> 
 
 
 def pooled_activations(
-    subject: SubjectModel, sae: TopKSAE, images: Sequence[Image.Image], images_per_batch: int
+    subject: VisionTower, sae: TopKSAE, images: Sequence[Image.Image], images_per_batch: int
 ) -> Float[np.ndarray, "image d_sae"]:
     """Mean-pooled activation of every feature on every image, float32."""
     parts = [np.zeros((0, sae.d_sae), np.float32)]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32
 
 from backend.atlas_schema import ATLAS_TABLES
-from backend.errors import UnparsableExplanation
+from backend.errors import MasksUnknown, UnparsableExplanation
 from backend.types import ARMS, PatchGrid
 from precompute.judges import Segmenter, TruthOracle
 
@@ -96,16 +96,17 @@ def text_masks(
     grid: PatchGrid,
     images_per_batch: int,
 ) -> list[dict[str, object]]:
-    """Rows of the atlas table ``text_masks`` for one text; none if the text cannot be read."""
+    """Rows of the atlas table ``text_masks`` for one text; none if it cannot be read or no masks are known."""
     names = list(images)
     rows: list[dict[str, object]] = []
     for start in range(0, len(names), images_per_batch):
         chosen = names[start : start + images_per_batch]
         try:
             masks = segmenter.segment(chosen, [images[name] for name in chosen], text)
-        except UnparsableExplanation:
+        except (UnparsableExplanation, MasksUnknown):
             return []
-        packed = np.packbits(to_patches(masks, grid).reshape(len(chosen), -1), axis=1)
+        patches = np.stack([to_patches(mask[None], grid)[0] for mask in masks])  # images may differ in size
+        packed = np.packbits(patches.reshape(len(chosen), -1), axis=1)
         rows += [
             {"text": text, "image_id": name, "mask": mask.tobytes()} for name, mask in zip(chosen, packed, strict=True)
         ]

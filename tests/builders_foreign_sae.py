@@ -167,3 +167,9 @@ def saelens_forward(
         h = h * norms
     features = _keep(h.relu(), h, k)
     return features, (features / norms if rescale else features) @ w["W_dec"] + w["b_dec"]
+
+
+def write_sam2_checkpoint(path: Path, state: Mapping[str, Tensor]) -> Path:
+    """Tensors as the ``sam2`` package's released checkpoints hold them."""
+    torch.save({"model": dict(state)}, path)
+    return path

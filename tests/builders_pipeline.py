@@ -103,10 +103,10 @@ class PlantedJudge:
         rng = np.random.default_rng(seed)
         return [picture(rng.choice([*wanted, CONCEPTS.index("grey")], size=(SIDE, SIDE))) for _ in range(n)]
 
-    def segment(self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str) -> Bool[np.ndarray, "i h w"]:
+    def segment(self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str) -> list[np.ndarray]:
         wanted = [CONCEPTS.index(name) for name in named(text)]
         masks = [np.isin(grid_of(image_id), wanted) for image_id in image_ids]
-        return np.stack([np.kron(mask, np.ones((PATCH_PX, PATCH_PX), bool)) for mask in masks])
+        return [np.kron(mask, np.ones((PATCH_PX, PATCH_PX), bool)) for mask in masks]
 
     def encode_images(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "image d"]:
         rows = np.stack([np.asarray(image, dtype=np.float32).mean(axis=(0, 1)) + 1 for image in images])
@@ -149,7 +149,7 @@ def open_image_set(recipe: Recipe, split: Split) -> PlantedImages:
     return PlantedImages(split)
 
 
-def open_judges(recipe: Recipe) -> Judges:
+def open_judges(recipe: Recipe, runtime: Runtime | None = None) -> Judges:
     judge = PlantedJudge()
     return Judges(generator=judge, segmenter=judge, image_text=judge, truth=judge)
 
@@ -227,7 +227,7 @@ def planted_recipe(subject: Path, **changes: object) -> Recipe:
     sections = {**SECTIONS, "subject": {**SECTIONS["subject"], "path": str(subject)}}
     for name, values in changes.items():
         assert isinstance(values, dict)
-        sections[name] = {**sections[name], **values}
+        sections[name] = {**sections.get(name, {}), **values}
     recipe = parse_recipe(sections, "planted")
     object.__setattr__(recipe.judges, "kind", KIND)  # recipes from files know only the shipped kinds
     return recipe

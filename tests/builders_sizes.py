@@ -33,3 +33,12 @@ def rewrite(folder: Path, change: Any) -> None:
     file = folder / "model.safetensors"
     tensors = load_file(file)
     save_file(change(tensors), file, metadata={"format": "pt"})
+
+
+def change_weight(folder: Path, name: str) -> None:
+    """One number of one tensor of the tower, by one part in a million."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    key = next(one for one in tensors if "vision_tower" in one and one.endswith(name))
+    tensors[key].view(-1)[5] *= 1 + 1e-6
+    save_file(tensors, file, metadata={"format": "pt"})

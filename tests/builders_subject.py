@@ -1,7 +1,4 @@
-"""A shrunken, random Gemma 3 checkpoint on disk: the true classes, no download, a few hundred kilobytes.
-
-Its answers mean nothing, but they depend on every image token, so a steered residual changes them.
-"""
+"""Small subjects, SAEs and pictures for tests, and the answers that they are held to."""
 
 from __future__ import annotations
 
@@ -12,165 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3Processor,
-    Gemma3TextConfig,
-    GenerationConfig,
-    PreTrainedTokenizerFast,
-    SiglipVisionConfig,
-)
-from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
 from backend.models import load_subject
+from backend.models._decoding import trimmed
 from backend.models.gemma3 import Gemma3Subject
 from backend.sae import SAEConfig, TopKSAE
 from backend.types import HookPoint
-
-SPECIAL_TOKENS = (
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<start_of_image>",
-    "<end_of_image>",
-    "<image_soft_token>",
-)
-WORDS = (
-    "user model what is shown in the image images highlighted element of a an . , : ? describe all these nothing red "
-    "green blue crab penguin beach snow grass sky stripes dots near far circle square dog cat boat house tree car"
-).split()
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% for message in messages %}"
-    "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] | trim }}"
-    "{% else %}{% for item in message['content'] %}"
-    "{% if item['type'] == 'image' %}{{ '<start_of_image>' }}"
-    "{% elif item['type'] == 'text' %}{{ item['text'] | trim }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{{ '<end_of_turn>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
-"""Same shape as Gemma 3's own template: images first, then words, in one user turn."""
-
-
-def build_tokenizer(words: tuple[str, ...] | list[str] = tuple(WORDS)) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with Gemma 3's special tokens, ids in the order of SPECIAL_TOKENS and then ``words``."""
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *dict.fromkeys(words)))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        extra_special_tokens={
-            "boi_token": "<start_of_image>",
-            "eoi_token": "<end_of_image>",
-            "image_token": "<image_soft_token>",
-            "start_of_turn_token": "<start_of_turn>",
-            "end_of_turn_token": "<end_of_turn>",
-        },
-        clean_up_tokenization_spaces=False,
-        padding_side="left",
-    )
-
-
-def build_processor(
-    tokenizer: PreTrainedTokenizerFast, *, image_px: int = 32, tokens_per_image: int = 4
-) -> Gemma3Processor:
-    """Gemma 3's own processor around the tokenizer: resize to image_px, normalise to -1..1."""
-    return Gemma3Processor(
-        image_processor=Gemma3ImageProcessorPil(size={"height": image_px, "width": image_px}, do_pan_and_scan=False),
-        tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE,
-        image_seq_length=tokens_per_image,
-    )
-
-
-def build_config(
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    image_px: int = 32,
-    patch_px: int = 8,
-    vision_width: int = 32,
-    vision_layers: int = 3,
-    text_width: int = 32,
-    text_layers: int = 2,
-    tokens_per_image: int = 4,
-    sliding_window: int = 512,
-) -> Gemma3Config:
-    """Gemma 3's config, small. One layer in two attends within the sliding window."""
-    vision = SiglipVisionConfig(
-        hidden_size=vision_width,
-        intermediate_size=2 * vision_width,
-        num_hidden_layers=vision_layers,
-        num_attention_heads=4,
-        image_size=image_px,
-        patch_size=patch_px,
-        vision_use_head=False,
-    )
-    text = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=text_width,
-        intermediate_size=2 * text_width,
-        num_hidden_layers=text_layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=text_width // 4,
-        query_pre_attn_scalar=text_width // 4,
-        max_position_embeddings=1024,
-        sliding_window=sliding_window,
-        layer_types=["sliding_attention" if layer % 2 == 0 else "full_attention" for layer in range(text_layers)],
-        pad_token_id=SPECIAL_TOKENS.index("<pad>"),
-        eos_token_id=SPECIAL_TOKENS.index("<eos>"),
-        bos_token_id=SPECIAL_TOKENS.index("<bos>"),
-    )
-    return Gemma3Config(
-        text_config=text.to_dict(),
-        vision_config=vision.to_dict(),
-        mm_tokens_per_image=tokens_per_image,
-        boi_token_index=SPECIAL_TOKENS.index("<start_of_image>"),
-        eoi_token_index=SPECIAL_TOKENS.index("<end_of_image>"),
-        image_token_index=SPECIAL_TOKENS.index("<image_soft_token>"),
-    )
-
-
-def save_tiny_subject(folder: Path, *, seed: int = 0, sliding_window: int = 512, patch_px: int = 8) -> Path:
-    """Build a random subject (32 px images, width 32, 3 vision blocks) and save it to ``folder``.
-
-    It reads 4x4 patches of 8 px; with ``patch_px`` 2 it reads 16x16, as the planted atlas does.
-    """
-    tokenizer = build_tokenizer()
-    processor = build_processor(tokenizer)
-    config = build_config(tokenizer, sliding_window=sliding_window, patch_px=patch_px)
-    torch.manual_seed(seed)
-    model = Gemma3ForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim >= 2 and "patch_embedding" not in name:
-                parameter.normal_(std=parameter.shape[-1] ** -0.5)
-        # Tied to the input embedding: kept small, so that the answer follows the images and not the last word.
-        model.lm_head.weight.normal_(std=0.05)
-        model.lm_head.weight[: len(SPECIAL_TOKENS)] *= 0.3
-    model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+from precompute.shrunken.gemma3 import build as save_tiny_subject
 
 
 def load_tiny_subject(folder: Path, *, layer: int = 1, seed: int = 0, sliding_window: int = 512) -> Gemma3Subject:
@@ -203,15 +48,47 @@ def noise_images(n: int, *, seed: int = 0, side_px: int = 32) -> list[Image.Imag
 
 def reference_ids(subject: Any, images: Sequence[Image.Image], prompt: str, *, max_new_tokens: int) -> list[int]:
     """New token ids from the untouched transformers model: its own chat template, pixels and generate, greedy."""
-    content: list[dict[str, object]] = [{"type": "image", "image": image} for image in images]
-    content.append({"type": "text", "text": prompt})
-    inputs = subject.processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=True,
-    )
-    model: Any = subject.model
-    output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    inputs = reference_inputs(subject, images, prompt)
+    output = subject.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     return output[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def said(subject: Any, ids: Sequence[int]) -> str:
+    """The text of an answer whose tokens are those of :func:`reference_ids`, up to the one that ends it."""
+    return subject.text_of(trimmed(list(ids), subject._stop_ids))
+
+
+def reference_inputs(subject: Any, images: Sequence[Image.Image], prompt: str) -> dict[str, torch.Tensor]:
+    """What the model's own processor makes of one user turn, but that LLaVA-OneVision's single image is one tile."""
+    one_tile = subject.card.family == "llava_onevision" and len(images) == 1
+    content: list[dict[str, object]] = [{"type": "image", "image": image} for image in [*images, *images[:one_tile]]]
+    content.append({"type": "text", "text": prompt})
+    inputs = dict(
+        subject.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+        )
+    )
+    if one_tile:  # the turn of two images, less the second
+        kept = torch.ones_like(inputs["input_ids"][0], dtype=torch.bool)
+        kept[(inputs["input_ids"][0] == subject.model.config.image_token_id).nonzero()[subject.n_image_tokens :]] = (
+            False
+        )
+        inputs |= {name: inputs[name][:, kept] for name in ("input_ids", "attention_mask")}
+        inputs |= reference_pixels(subject, images)
+    return inputs
+
+
+def reference_pixels(subject: Any, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+    """The images as the untouched model takes them, from its own processor."""
+    processor = subject.processor.image_processor
+    if subject.card.family == "llava_onevision":  # the images of one prompt, of which each is one tile; two at least
+        made = processor(images=[[*images, images[0]]], return_tensors="pt")
+        return {name: made[name][: len(images)] for name in ("pixel_values", "image_sizes")} | {
+            "batch_num_images": made["batch_num_images"]
+        }
+    made = processor(images=list(images), return_tensors="pt", **subject.image_options)
+    return {name: made[name] for name in ("pixel_values", "image_grid_thw") if name in made}

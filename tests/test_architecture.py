@@ -246,12 +246,15 @@ def test_every_stage_is_declared_in_the_file_of_its_name() -> None:
 
 @pytest.mark.parametrize("family", families())
 def test_every_adapter_can_be_built(family: str) -> None:
-    from backend.models.base import SubjectModel  # here, so that the other rules run without torch
+    from backend.models.base import SubjectModel, VisionTower  # here, so that the other rules run without torch
 
-    module = importlib.import_module(f"backend.models.{family}")
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, SubjectModel)]
+    (path,) = (ROOT / "backend" / "models").rglob(f"{family}.py")
+    module = importlib.import_module(module_of(path))
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, VisionTower)]
     adapters = [kind for kind in kinds if kind.__module__ == module.__name__]
-    assert adapters, f"backend/models/{family}.py defines no SubjectModel"
+    assert adapters, f"{name_of(path)} defines no VisionTower"
+    answers = path.parent.name != "encoders"
+    assert all(issubclass(kind, SubjectModel) == answers for kind in adapters), "the folder says who answers"
     assert not [kind.__name__ for kind in adapters if inspect.isabstract(kind)], "an adapter leaves a method out"
     assert callable(module.load)
 

@@ -222,6 +222,7 @@ def test_store_opens_and_every_alive_feature_is_there(atlas: Artifact) -> None:
         assert exemplar.grid.mean() == pytest.approx(exemplar.activation_mean, rel=2e-3)
         assert store.image_bytes(exemplar.image_id)
     assert store.meta["sae"]["alive"] == len(alive) and store.meta["subject"]["fingerprint"]
+    assert store.meta["images_read"]["mask_mode"] == "bidirectional within an image"
     assert {row["kind"] for row in atlas.table("neighbours").to_pylist()} == {"meaning", "direction", "coactivation"}
     assert (atlas.folder / "sae" / "cfg.json").is_file()
 

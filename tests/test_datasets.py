@@ -13,40 +13,46 @@ from backend.errors import ActivationsNotFinite, DataError, DatasetMissing, Imag
 from backend.models import load_subject
 from backend.models.base import SubjectModel
 from backend.types import HookPoint, Split
-from precompute.datasets import ImageFolder, open_image_set, require_disjoint
+from precompute.data.folder import open_folder
+from precompute.datasets import open_image_set, require_disjoint
 from precompute.encoding import UNREADABLE, encode_images
+from precompute.exemplars import ImageCache
 from precompute.judges import open_judges
+from tests.builders_pictures import section
 from tests.builders_pipeline import UNREADABLE_IDS, PlantedImages, install, planted_recipe, planted_subject
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICONOSCOPE_CACHE", str(tmp_path / "cache"))
+    open_folder.cache_clear()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "set"
     for name, colour in (("b/second.png", "blue"), ("a/first.png", "red"), ("third.webp", "green")):
-        path = tmp_path / "explain" / name
+        path = place / "explain" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), colour).save(path)
-    (tmp_path / "explain" / "notes.txt").write_text("not a picture")
-    return tmp_path
+    (place / "explain" / "notes.txt").write_text("not a picture")
+    for split, colour in (("select", "white"), ("score", "black")):
+        (place / split).mkdir()
+        Image.new("RGB", (8, 8), colour).save(place / split / "one.png")
+    return place
 
 
-def test_folder_lists_pictures_by_relative_path(folder: Path) -> None:
-    images = ImageFolder(folder, Split.EXPLAIN)
+def test_a_folder_laid_out_by_split_gives_each_its_own_by_relative_path(folder: Path) -> None:
+    images = open_folder(section("folder", folder), Split.EXPLAIN)
     assert images.ids == ("a/first.png", "b/second.png", "third.webp")
     assert images.load("a/first.png").getpixel((0, 0)) == (255, 0, 0)
-
-
-def test_folder_fingerprint_follows_the_files(folder: Path) -> None:
-    before = ImageFolder(folder, Split.EXPLAIN).fingerprint
-    assert ImageFolder(folder, Split.EXPLAIN).fingerprint == before
-    Image.new("RGB", (64, 64), "red").save(folder / "explain" / "fourth.png")
-    assert ImageFolder(folder, Split.EXPLAIN).fingerprint != before
-    assert ImageFolder(folder, Split.EXPLAIN, limit=3).ids == ("a/first.png", "b/second.png", "fourth.png")
+    assert open_folder(section("folder", folder), Split.SCORE).ids == ("one.png",)
 
 
 def test_missing_folder_unknown_image_and_damaged_file_are_said(folder: Path) -> None:
-    with pytest.raises(DatasetMissing, match="score"):
-        ImageFolder(folder, Split.SCORE)
-    images = ImageFolder(folder, Split.EXPLAIN)
+    with pytest.raises(DatasetMissing, match=r"no folder with the train images at .*train"):
+        open_folder(section("folder", folder), Split.TRAIN)
+    images = open_folder(section("folder", folder), Split.EXPLAIN)
     with pytest.raises(ImageUnreadable):
         images.load("../escape.png")
     (folder / "explain" / "third.webp").write_bytes(b"not a picture at all")
@@ -55,9 +61,9 @@ def test_missing_folder_unknown_image_and_damaged_file_are_said(folder: Path) ->
 
 
 def test_an_empty_folder_is_missing_data(tmp_path: Path) -> None:
-    (tmp_path / "select").mkdir()
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(DatasetMissing, match="holds no picture"):
-        ImageFolder(tmp_path, Split.SELECT)
+        open_folder(section("folder", tmp_path / "nothing"), Split.SELECT)
 
 
 def test_recipe_chooses_the_set(folder: Path, tmp_path: Path) -> None:
@@ -65,6 +71,30 @@ def test_recipe_chooses_the_set(folder: Path, tmp_path: Path) -> None:
     assert len(open_image_set(recipe, Split.EXPLAIN).ids) == 3
     with pytest.raises(RecipeError, match="moon"):
         open_image_set(planted_recipe(tmp_path, data={"kind": "moon"}), Split.EXPLAIN)
+
+
+def test_an_image_that_is_gone_since_the_harvest_is_named(folder: Path) -> None:
+    cached = ImageCache(open_folder(section("folder", folder), Split.EXPLAIN))
+    assert cached["third.webp"].size == (8, 8)
+    (folder / "explain" / "a" / "first.png").unlink()
+    with pytest.raises(ImageUnreadable, match=r"first\.png cannot be read.* readable when it was harvested"):
+        cached["a/first.png"]
+
+
+def test_the_cache_of_pictures_is_bounded_in_bytes(folder: Path) -> None:
+    asked: list[str] = []
+
+    class Counting:
+        name, split, fingerprint, ids = "counting", Split.EXPLAIN, "", ("a", "b", "c")
+
+        def load(self, image_id: str) -> Image.Image:
+            asked.append(image_id)
+            return Image.new("RGB", (8, 8))
+
+    cached = ImageCache(Counting(), limit=2 * 8 * 8 * 3)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert cached[name].size == (8, 8)
+    assert asked == ["a", "b", "c", "b"]
 
 
 def test_unknown_judges_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
 
 from backend.types import ARMS, Method, Split
@@ -74,6 +76,8 @@ def test_every_alive_feature_has_a_text_or_a_reason_from_every_arm() -> None:
     failed = sum(row["failure"] is not None for row in rows)
     assert failed == sum(run["explain"].manifest.failures.values())
     assert len({row["raw_text"] for row in rows if row["arm"] == Method.NO_STEERING.value}) == 1
+    read = run["explain"].manifest.notes["images_read"]
+    assert read == {"mask_mode": "bidirectional within an image", "transformers": metadata.version("transformers")}
 
 
 @pytest.mark.slow

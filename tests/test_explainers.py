@@ -37,7 +37,7 @@ from backend.types import (
     PatchScope,
     Variant,
 )
-from tests.builders_subject import load_tiny_subject, noise_images, random_sae, reference_ids
+from tests.builders_subject import load_tiny_subject, noise_images, random_sae, reference_ids, said
 
 PROMPTS = {
     "steering": "Describe the image.",
@@ -158,7 +158,7 @@ def shown(variant: Variant | None, request: ExplanationRequest) -> list:
 
 def reference_text(context, images, prompt) -> str:
     ids = reference_ids(context.subject, images, prompt, max_new_tokens=8)
-    return context.subject._texts(torch.tensor([ids]))[0]
+    return said(context.subject, ids)
 
 
 @pytest.mark.parametrize("key", ["top_k_masks", "top_k_heatmaps"])

@@ -87,7 +87,7 @@ def test_exemplars_by_pooling_and_split(store: FeatureStore) -> None:
     assert first.grid.mean() == pytest.approx(first.activation_mean, rel=1e-2)
     rows, cols = np.nonzero(first.grid)
     assert rows.min() == 2 and cols.min() == 1, "rows come before columns"
-    assert store.image_bytes(first.image_id)[8:12] == b"WEBP" and first.image_id in store.image_ids
+    assert (store.image_bytes(first.image_id) or b"")[8:12] == b"WEBP" and first.image_id in store.image_ids
 
 
 def test_synthetic_images_with_activations(store: FeatureStore) -> None:

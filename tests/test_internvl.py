@@ -17,7 +17,7 @@ from backend.models import load_subject
 from backend.models.internvl import InternVLSubject
 from backend.steering import SteeringSession
 from backend.types import HookPoint, Intervention, PatchScope
-from tests.builders_internvl import save_tiny_internvl
+from precompute.shrunken.internvl import build
 from tests.builders_subject import noise_images, random_sae
 
 LAST = HookPoint(layer=2)
@@ -26,7 +26,7 @@ PROMPT = "What is shown in the image?"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return save_tiny_internvl(tmp_path_factory.mktemp("internvl"))
+    return build(tmp_path_factory.mktemp("internvl"))
 
 
 @pytest.fixture(scope="module")

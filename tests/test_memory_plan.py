@@ -94,13 +94,17 @@ def test_the_plan_grows_with_what_is_asked() -> None:
     assert two.activations > one.activations and two.language == one.language
 
 
-def test_a_model_without_words_is_no_subject() -> None:
+def test_an_image_encoder_takes_nothing_for_words() -> None:
     tower = TowerShape(width=8, mlp_width=8, n_blocks=1, n_tokens=4)
     shape = ModelShape(tower=tower, n_patches=4, image_tokens=0)
-    with pytest.raises(SubjectError, match="siglip has no language model"):
-        memory_plan(
-            shape, subject="siglip", device="cpu", precision=Precision(dtype="float32"), demand=LARGEST, free=None
-        )
+    precision, one = Precision(dtype="float32"), Demand(rows=1, text_tokens=186, kept_images=16, sae_bytes=7)
+    plan = memory_plan(shape, subject="siglip", device="cpu", precision=precision, demand=one, free=None)
+    assert (plan.language, plan.cache) == (0, 0)
+    assert plan.tower == 4 * 6 * 64 and plan.activations == 4 * 4 * (7 * 8 + 2 * 8)
+    assert "language model" not in str(plan) and "keys and values" not in str(plan)
+    full = memory_plan(shape, subject="siglip", device="cpu", precision=precision, demand=one, free=plan.needed - 1)
+    with pytest.raises(SubjectError, match=r"Not enough memory on cpu: siglip .* Name a smaller model"):
+        require_fit(full, shape, one)
 
 
 def test_untied_tables_are_counted_twice() -> None:

@@ -14,12 +14,12 @@ from PIL import Image
 
 from backend.errors import SubjectError, SubjectMismatch, SubjectMissing
 from backend.hooks import capture_hook_point
-from backend.models import families, load_subject
+from backend.models import load_subject
 from backend.models._decoding import decode_tokens, token_texts, trimmed
 from backend.models.base import Sampling
 from backend.models.gemma3 import Gemma3Subject
 from backend.types import HookPoint
-from tests.builders_subject import load_tiny_subject, noise_images, reference_ids, save_tiny_subject
+from tests.builders_subject import load_tiny_subject, noise_images, reference_ids, said, save_tiny_subject
 
 PROMPT = "What is shown in the image?"
 
@@ -108,8 +108,8 @@ def test_stop_ids_hold_eos_and_end_of_turn(subject):
 
 
 def test_no_special_token_is_left_in_a_text(subject):
-    tokens = torch.tensor([[2, 9, 8, 10, 4, 5, 9], [9, 10, 11, 12, 13, 14, 15]])
-    texts = subject._texts(tokens)
+    rows = [[2, 9, 8, 10, 4, 5, 9], [9, 10, 11, 12, 13, 14, 15]]
+    texts = [said(subject, row) for row in rows]
     assert texts[0] == "user model"
     assert "<" not in "".join(texts)
 
@@ -288,14 +288,6 @@ def test_a_missing_or_unsuitable_folder_is_refused(tmp_path):
 def test_an_unknown_dtype_is_refused(folder):
     with pytest.raises(SubjectError, match="unknown dtype"):
         load_subject(folder, HookPoint(layer=0), dtype="int4")
-
-
-def test_every_family_has_a_loader():
-    import importlib
-
-    assert "gemma3" in families()
-    for family in families():
-        assert callable(importlib.import_module(f"backend.models.{family}").load)
 
 
 def test_decoding_pads_ended_rows_and_asks_for_no_logits_in_vain():

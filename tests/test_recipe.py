@@ -57,7 +57,9 @@ def test_a_whole_recipe_is_read() -> None:
         ("sae.k", 65, r"\[sae\] k must not exceed d_sae"),
         ("sae.k", 0, r"\[sae\] k must be greater than 0"),
         ("sae.decay_fraction", 1.5, r"\[sae\] decay_fraction must lie between 0 and 1"),
-        ("subject.repository", "some/model", "exactly one of path and repository"),
+        ("subject.path", "", r"\[subject\] give a path or a repository"),
+        ("explainer", {"steers": False}, r"\[explainer\] give a path or a repository"),
+        ("explainer", {"path": "a", "steers": "no"}, r"explainer\.steers is 'no'; it must be of type bool"),
         ("subject.layer", -1, r"\[subject\] layer must be 0 or greater"),
         ("atlas.n_clusters", 300, r"n_clusters must not exceed 254"),
     ],
@@ -80,7 +82,7 @@ def test_science_leaves_places_out_and_keeps_the_rest() -> None:
     assert "path" not in section_science(recipe.data) and "clip" not in section_science(recipe.judges)
     assert section_science(recipe.explain)["prompts"]["steering"] == "What is it?"
     for item in fields(Recipe):
-        if item.name not in {"name", "title"}:
+        if item.name not in {"name", "title", "explainer"}:
             canonical_payload(section_science(getattr(recipe, item.name)))
 
 

@@ -161,8 +161,10 @@ def test_width_and_hook_point_are_compared_with_the_subject(tmp_path):
         check_fit(random_sae(d_model=31, layer=1), subject, images)
     with pytest.raises(SubjectMismatch, match=r"trained at vision.2.residual, but the recipe cuts .* at vision.1"):
         check_fit(random_sae(d_model=subject.d_model, layer=2), subject, images)
+    opposite = random_sae(d_model=subject.d_model, layer=1)
+    opposite.W_dec.neg_()
     with pytest.raises(SAEError, match=r"worse than their mean|does not read residuals at this scale"):
-        check_fit(random_sae(d_model=subject.d_model, layer=1), subject, images)
+        check_fit(opposite, subject, images)
 
 
 # ------------------------------------------------------------------------------------------------- the command line

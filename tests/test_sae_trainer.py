@@ -12,8 +12,10 @@ from torch import Tensor
 from backend.errors import ActivationsNotFinite, DataError
 from backend.sae import SAEConfig, TopKSAE
 from precompute.sae_evaluation import measure
-from precompute.sae_trainer import SAETrainer, TrainerConfig, decode_dense, decode_sparse, geometric_median
+from precompute.sae_gradients import decode_sparse
+from precompute.sae_trainer import SAETrainer, TrainerConfig, geometric_median
 from precompute.token_stream import Cursor, TokenStream
+from tests.dense_gradients import decode_dense
 
 
 def config(**changes: float) -> TrainerConfig:
@@ -178,7 +180,7 @@ def numbered(images: list[int]) -> Tensor:
 
 def stream(buffer_tokens: int, cursor: Cursor | None = None, batch_tokens: int = 4) -> TokenStream:
     return TokenStream(
-        lambda indices: numbered(list(indices)),
+        lambda indices: iter([(range(len(indices)), numbered(list(indices)).view(-1, 6, 1))]),
         n_images=10,
         patches_per_image=6,
         buffer_tokens=buffer_tokens,
@@ -192,10 +194,10 @@ def stream(buffer_tokens: int, cursor: Cursor | None = None, batch_tokens: int =
 def test_an_epoch_delivers_every_token_once_in_mixed_order(buffer_tokens: int) -> None:
     source = stream(buffer_tokens)
     batches = source.batches()
-    seen = torch.cat([next(batches) for _ in range(15)]).squeeze(1)
+    seen = torch.cat([next(batches).tokens for _ in range(15)]).squeeze(1)
     assert sorted(seen.tolist()) == sorted(numbered(list(range(10))).squeeze(1).tolist())
     assert seen.tolist() != sorted(seen.tolist())
-    again = torch.cat([next(batches) for _ in range(15)]).squeeze(1)
+    again = torch.cat([next(batches).tokens for _ in range(15)]).squeeze(1)
     assert sorted(again.tolist()) == sorted(seen.tolist()) and again.tolist() != seen.tolist()
 
 
@@ -210,7 +212,7 @@ def test_a_stream_resumes_at_its_cursor(buffer_tokens: int, n_before: int) -> No
         next(batches)
     resumed = stream(buffer_tokens, first.cursor).batches()
     for batch in expected:
-        assert torch.equal(batch, next(resumed))
+        assert torch.equal(batch.tokens, next(resumed).tokens)
 
 
 def test_a_batch_larger_than_the_buffer_is_refused() -> None:

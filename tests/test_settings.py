@@ -37,6 +37,13 @@ def test_environment_is_read_when_asked_not_at_import(tmp_path: Path, monkeypatc
 def test_paths_of_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings({"ICONOSCOPE_ASSETS": str(tmp_path / "moved")})
     assert resolve_path("assets/world/subject", settings) == tmp_path / "moved" / "world" / "subject"
+    cached = load_settings({"ICONOSCOPE_CACHE": str(tmp_path / "cache")})
+    assert (
+        resolve_path("shrunken/gemma3", cached)
+        == tmp_path / "cache" / "shrunken" / "gemma3"
+        == cached.shrunken_dir / "gemma3"
+    )
+    assert settings.shrunken_dir == Path.home() / ".cache" / "iconoscope" / "shrunken"
     assert resolve_path(tmp_path / "x", settings) == tmp_path / "x"
     assert resolve_path("no/such/place", settings) == ROOT / "no" / "such" / "place"
     (tmp_path / "here").mkdir()

@@ -13,7 +13,7 @@ from backend.hooks import edit_hook_point
 from backend.sae import SAEConfig, TopKSAE
 from backend.steering import SteeringSession, edit
 from backend.types import Intervention, Operation, PatchScope
-from tests.builders_subject import load_tiny_subject, noise_images, random_sae, reference_ids
+from tests.builders_subject import load_tiny_subject, noise_images, random_sae, reference_ids, said
 
 PROMPT = "What is shown in the image?"
 N_ROWS, N_PATCHES, D_MODEL = 3, 6, 8
@@ -185,7 +185,7 @@ def test_batched_steering_from_the_cached_prefix_equals_hooks_one_at_a_time(sess
         with edit_hook_point(subject.hook_module, lambda base, row=row: by_hand(session, base, row)):
             expected = reference_ids(subject, [shown], PROMPT, max_new_tokens=8)
         assert ids[at][: len(expected)] == expected
-        assert answers[at].text == subject._texts(torch.tensor([expected]))[0]
+        assert answers[at].text == said(subject, expected)
     assert len({answer.text for answer in answers}) >= 3, "steering must change the answers for this test to mean much"
 
 
@@ -315,7 +315,7 @@ def test_controls_and_doses_in_one_batch_equal_hooks_one_at_a_time(session):
         with edit_hook_point(subject.hook_module, plain):
             expected = reference_ids(subject, [image], PROMPT, max_new_tokens=4)
         assert ids[at][: len(expected)] == expected
-        assert steps[-1][at].text == subject._texts(torch.tensor([expected]))[0]
+        assert steps[-1][at].text == said(subject, expected)
 
 
 def test_probabilities_of_an_answer_are_those_of_each_row_alone(session):

@@ -1,5 +1,5 @@
-"""What every family of subject models keeps, on its own shrunken checkpoint: its patches lie where the pixels are, and
-it is cut, continued and answers exactly like the untouched transformers model.
+"""What every family of subject models keeps, on its own shrunken checkpoint: it is cut, continued and answers exactly
+like the untouched transformers model. What it keeps as a vision tower is in test_tower_contract.py.
 """
 
 from __future__ import annotations
@@ -9,13 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from backend.hooks import capture_hook_point
-from backend.models import families, load_subject
+from backend.models import load_subject
 from backend.types import HookPoint
-from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, embeddings_of, inputs_of, untouched_embeddings
-from tests.builders_subject import noise_images, reference_ids
+from tests.builders_families import (
+    BUILDERS,
+    LAST,
+    MIDDLE,
+    N_IMAGE_TOKENS,
+    PROMPT,
+    embeddings_of,
+    untouched_embeddings,
+)
+from tests.builders_subject import noise_images, reference_ids, reference_inputs
 
 
 @pytest.fixture(scope="module", params=sorted(BUILDERS))
@@ -33,10 +41,6 @@ def subject(folder) -> Any:
     return load_subject(folder, MIDDLE)
 
 
-def test_every_family_is_held_to_this_contract():
-    assert sorted(BUILDERS) == families()
-
-
 def test_the_family_and_the_shapes_come_from_the_files(subject, family, folder):
     assert (subject.card.family, subject.card.name) == (family, folder.name)
     state = subject.states(noise_images(3))
@@ -44,41 +48,9 @@ def test_the_family_and_the_shapes_come_from_the_files(subject, family, folder):
     assert state.prefix_tokens.shape == (3, subject.grid.n_prefix_tokens, subject.d_model)
     assert state.patches.dtype == state.prefix_tokens.dtype == torch.float32
     embeddings = subject.from_hook(state.patches, state.prefix_tokens)
-    assert embeddings.shape == (3, subject.n_image_tokens, subject.d_text) == (3, 4, 32)
+    assert embeddings.shape == (3, subject.n_image_tokens, subject.d_text) == (3, N_IMAGE_TOKENS[family], 32)
     assert subject.states([]).patches.shape == (0, 16, 32)
     assert len(subject.fingerprint) == 64
-
-
-# ---------------------------------------------------------------------------------------------------- the patch grid
-
-
-def with_square(row: int, col: int, *, patch_px: tuple[int, int] = (8, 8)) -> Image.Image:
-    """A black picture of 4x4 patches, one of which is red."""
-    height, width = patch_px
-    image = Image.new("RGB", (4 * width, 4 * height))
-    corner = (col * width, row * height)
-    ImageDraw.Draw(image).rectangle((corner, (corner[0] + width - 1, corner[1] + height - 1)), fill=(255, 0, 0))
-    return image
-
-
-def test_a_red_square_lights_its_own_patch_and_no_other(subject):
-    places = [(row, col) for row in range(4) for col in range(4)]
-    pixels = subject.preprocess([Image.new("RGB", (32, 32)), *(with_square(row, col) for row, col in places)])
-    with inputs_of(subject.cut_at(HookPoint(layer=0)).hook_module) as seen:
-        subject.to_hook(pixels)
-    changed = (seen[0][1:] != seen[0][0]).any(dim=-1)
-    for (row, col), tokens in zip(places, changed, strict=True):
-        assert tokens.nonzero().flatten().tolist() == [subject.grid.token(row, col)]
-
-
-@pytest.mark.parametrize("patch_px", [(8, 8), (24, 16), (16, 48)])
-def test_the_patch_under_the_square_changes_most_after_the_first_block(subject, patch_px):
-    first = subject.cut_at(HookPoint(layer=0))
-    height, width = patch_px
-    plain = first.residuals([Image.new("RGB", (4 * width, 4 * height))])
-    squares = [with_square(row, col, patch_px=patch_px) for row in range(4) for col in range(4)]
-    change = (first.residuals(squares) - plain).norm(dim=-1)
-    assert change.argmax(dim=1).tolist() == list(range(16))
 
 
 # ------------------------------------------------------------------------------------------ the cut and what follows
@@ -92,11 +64,11 @@ def test_cut_and_continued_equals_the_untouched_model(subject, layer):
 
 
 def test_the_cut_is_the_output_of_the_hooked_block(subject):
-    pixels = subject.preprocess(noise_images(3))
-    n_prefix = subject.grid.n_prefix_tokens
-    with torch.no_grad(), capture_hook_point(subject.hook_module, n_prefix_tokens=n_prefix) as record:
-        subject.model.get_image_features(pixels)
-    assert torch.equal(record.captured[0], subject.to_hook(pixels))
+    images = noise_images(3)
+    layout = {"n_prefix_tokens": subject.grid.n_prefix_tokens, "patch_order": subject.patch_order}
+    with capture_hook_point(subject.hook_module, **layout) as record:
+        untouched_embeddings(subject, images)
+    assert torch.equal(record.captured[0], subject.residuals(images))
 
 
 def test_no_block_after_the_hook_point_runs(subject):
@@ -129,7 +101,7 @@ def test_batched_answers_are_those_of_transformers_generate(subject, n_images):
 
 def test_a_question_without_images_is_that_of_transformers_generate(subject):
     expected = reference_ids(subject, [], PROMPT, max_new_tokens=6)
-    ids = subject.generate_ids(torch.zeros(2, 0, 4, 32), PROMPT, max_new_tokens=6).tolist()
+    ids = subject.generate_ids(torch.zeros(2, 0, subject.n_image_tokens, 32), PROMPT, max_new_tokens=6).tolist()
     assert [row[: len(expected)] for row in ids] == [expected, expected]
 
 
@@ -146,7 +118,7 @@ def test_an_image_does_not_depend_on_its_batch(subject):
 @pytest.mark.parametrize("n_images", [0, 1, 2])
 def test_answer_probabilities_are_those_of_the_untouched_model(subject, n_images):
     images = noise_images(2 * n_images, seed=3)
-    embeddings = embeddings_of(subject, images, n_images) if n_images else torch.zeros(2, 0, 4, 32)
+    embeddings = embeddings_of(subject, images, n_images) if n_images else torch.zeros(2, 0, subject.n_image_tokens, 32)
     answer = "crab beach near a house"
     ids = subject.processor.tokenizer.encode(answer, add_special_tokens=False)
     for row, tokens in enumerate(subject.answer_probabilities(embeddings, PROMPT, answer)):
@@ -158,20 +130,13 @@ def test_answer_probabilities_are_those_of_the_untouched_model(subject, n_images
 
 def teacher_forced(subject: Any, images: list[Image.Image], ids: list[int]) -> list[float]:
     """Log probability of each of ``ids`` after the prompt, from one plain forward pass over pixels and token ids."""
-    content: list[dict[str, object]] = [{"type": "image", "image": image} for image in images]
-    inputs = subject.processor.apply_chat_template(
-        [{"role": "user", "content": [*content, {"type": "text", "text": PROMPT}]}],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=True,
-    )
+    inputs = reference_inputs(subject, images, PROMPT)
     n_prompt = inputs["input_ids"].shape[1]
     answer = torch.tensor([ids])
     inputs["input_ids"] = torch.cat([inputs["input_ids"], answer], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if "token_type_ids" in inputs:
-        inputs["token_type_ids"] = torch.cat([inputs["token_type_ids"], torch.zeros_like(answer)], dim=1)
+    for kind in {"token_type_ids", "mm_token_type_ids"} & inputs.keys():
+        inputs[kind] = torch.cat([inputs[kind], torch.zeros_like(answer)], dim=1)
     with torch.no_grad():
         logits = subject.model(**inputs).logits[0, n_prompt - 1 : -1]
     return logits.log_softmax(dim=-1).gather(1, answer.T).squeeze(1).tolist()

@@ -22,7 +22,7 @@ from backend.models.base import SubjectModel
 from backend.steering import SteeringSession
 from backend.types import ARM_BY_KEY, Explanation, Intervention, PatchScope
 from tests.builders_families import BUILDERS, LAST, MIDDLE, PROMPT, inputs_of, untouched_embeddings
-from tests.builders_subject import noise_images, random_sae, reference_ids
+from tests.builders_subject import noise_images, random_sae, reference_ids, said
 
 
 @pytest.fixture(scope="module", params=sorted(BUILDERS))
@@ -35,7 +35,10 @@ def session(request, tmp_path_factory) -> SteeringSession:
 def steered_by_hook(subject: SubjectModel, step: torch.Tensor) -> Iterator[None]:
     """The plain way: ``step`` [patch d_model] is added inside the untouched model, on patches only."""
     with edit_hook_point(
-        subject.hook_module, lambda residual: residual + step, n_prefix_tokens=subject.grid.n_prefix_tokens
+        subject.hook_module,
+        lambda residual: residual + step,
+        n_prefix_tokens=subject.grid.n_prefix_tokens,
+        patch_order=subject.patch_order,
     ):
         yield
 
@@ -71,7 +74,7 @@ def test_steering_edits_the_tokens_of_its_patches_and_no_prefix_token(session, p
     subject = session.subject
     steered = Intervention(feature=3, strength=9.0, scope=PatchScope.GIVEN, patches=patches)
     everywhere = Intervention(feature=3, strength=9.0)
-    with inputs_of(subject.cut_at(LAST).hook_module) as seen:
+    with inputs_of(subject.cut_at(LAST)) as seen:
         session.embeddings([[], [steered], [everywhere]])
     changed = (seen[0] != seen[0][0]).any(dim=-1)
     tokens = [subject.grid.token(patch // 4, patch % 4) for patch in patches]
@@ -129,5 +132,5 @@ def check_explanation(
     with steered_by_hook(subject, step):
         expected = reference_ids(subject, shown, prompt, max_new_tokens=8)
     assert isinstance(result, Explanation), result
-    assert result.raw_text == subject._texts(torch.tensor([expected]))[0]
+    assert result.raw_text == said(subject, expected)
     assert result.n_patches_edited == int((step.reshape(-1, 32) != 0).any(dim=-1).sum())

@@ -17,7 +17,7 @@ from backend.types import HookPoint, Split
 from precompute.datasets import require_disjoint
 from precompute.recipe import load_recipe
 from precompute.world.captions import NOTHING
-from precompute.world.clip import OpenClipEncoder
+from precompute.world.clip import WorldClipEncoder
 from precompute.world.concepts import CONCEPTS, N_OWNERS
 from precompute.world.corpus import CORPUS_SIZES, open_corpus, spec_of
 from precompute.world.evaluate import answers, names, single_concept_image
@@ -90,7 +90,7 @@ def test_corpora_are_disjoint_and_their_masks_match_their_pictures() -> None:
 
 
 def test_clip_prefers_the_right_words() -> None:
-    encoder = OpenClipEncoder(WORLD / "clip")
+    encoder = WorldClipEncoder(WORLD / "clip")
     rng = np.random.default_rng(5)
     wanted = rng.choice(N_OWNERS, 40, replace=False)
     images = encoder.encode_images([single_concept_image(rng, int(index), "masks") for index in wanted])

@@ -11,7 +11,7 @@ from app.components.markup import Child, Markup, h, join
 from app.components.numbers import count, missing, n_equals, number
 from app.ranking import Standing, place_words
 from backend.feature_store import ExplanationRecord, SyntheticRecord
-from backend.types import Score
+from backend.types import Arm, Score
 
 NO_WORDS = "No method found words for this feature."
 
@@ -38,6 +38,17 @@ def go_button(label: str, action: str, value: str | int, href: str, primary: boo
     """A link that looks like a button: a plain click stays in the page, its address can be copied."""
     classes = "ico-button is-primary" if primary else "ico-button"
     return h("a", label, href=href, class_=classes, data_go=action, data_value=value, role="button")
+
+
+def absent_note(absent: Mapping[Arm, str]) -> Markup | None:
+    """Which arms an atlas could not have, and why; None where it has them all."""
+    if not absent:
+        return None
+    by_reason: dict[str, list[str]] = {}
+    for arm, reason in absent.items():
+        by_reason.setdefault(reason, []).append(arm.label)
+    told = " ".join(f"Not possible here: {', '.join(labels)}; {reason}." for reason, labels in by_reason.items())
+    return h("p", told, class_="ico-why ico-absent-arms")
 
 
 def score_rows(

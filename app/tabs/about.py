@@ -117,11 +117,31 @@ def _subject(services: Services) -> dict[str, Child]:
         "Name": services.subject_name,
         "Repository": subject.get("repository") or "none: it ships with this project",
         "Hook point": f"{hook.get('tower')} tower, {hook.get('stream')} stream after block {hook.get('layer')}",
+        "Attention over images": _images_read(services.meta.get("images_read") or {}),
         "Patch grid": f"{grid.get('rows')} × {grid.get('cols')} patches of a {services.meta.get('image_px')} px image",
         "Blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
         "Fingerprint": _fingerprint(subject.get("fingerprint")),
-        "Live answers": services.answering.sentence(services.subject_name),
+        **({"Note": str(subject["note"])} if subject.get("note") else {}),
+        **_explainer(services.meta.get("explainer")),
+        "Live answers": services.live_answers,
     }
+
+
+def _explainer(explainer: Mapping[str, Any] | None) -> dict[str, Child]:
+    """The model that put the features into words, where it is not the subject."""
+    if not explainer:
+        return {}
+    steered = "steered along the features: it has the same vision tower"
+    how = steered if explainer.get("steers") else "shown pictures only: it has another vision tower"
+    return {
+        "Explained by": f"{explainer.get('repository') or explainer.get('name')}, {how}",
+        "Fingerprint of the explainer": _fingerprint(explainer.get("fingerprint")),
+    }
+
+
+def _images_read(read: Mapping[str, Any]) -> Child:
+    """Which tokens an image's token saw while the explanations were written."""
+    return f"{read['mask_mode']} (transformers {read.get('transformers')})" if read.get("mask_mode") else None
 
 
 def _fingerprint(value: object) -> Child:

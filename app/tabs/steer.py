@@ -112,8 +112,9 @@ def build(services: Services) -> SteerTab:
         with gr.Column(scale=3, min_width=320, elem_classes="ico-steer-main"):
             asking = _asking(services)
             who = gr.HTML(elem_id="ico-who-answers", apply_default_css=False, **_who(services))
-            output = gr.HTML(str(columns(None, READY)), elem_id="ico-answers", apply_default_css=False)
-            try_doses = gr.Button("Try ten strengths", elem_id="ico-try-doses", scale=0, min_width=180)
+            output = gr.HTML(str(columns(None, ready(services))), elem_id="ico-answers", apply_default_css=False)
+            can = services.store.cannot_steer is None
+            try_doses = gr.Button("Try ten strengths", elem_id="ico-try-doses", scale=0, min_width=180, interactive=can)
             strip = gr.HTML("", elem_id="ico-doses", apply_default_css=False)
             from_atlas = gr.HTML("", elem_id="ico-recorded", apply_default_css=False)
     return SteerTab(
@@ -153,7 +154,8 @@ def _asking(services: Services) -> dict[str, Any]:
             min_width=260,
         )
     with gr.Row(elem_classes="ico-run-row ico-steer-run"):
-        start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ico-start")
+        can = services.store.cannot_steer is None
+        start = gr.Button("Start", variant="primary", scale=0, min_width=140, elem_id="ico-start", interactive=can)
         stop = gr.Button("Stop", scale=0, min_width=100, elem_id="ico-stop")
         sampling = gr.Radio(
             [("Greedy", "greedy"), ("Sampled", "sampled")], value="greedy", label="Tokens", elem_id="ico-sampling"
@@ -166,6 +168,12 @@ def _asking(services: Services) -> dict[str, Any]:
     names = ("preset", "prompt", "start", "stop", "sampling", "temperature", "top_p", "seed")
     parts = (preset, prompt, start, stop, sampling, temperature, top_p, seed)
     return dict(zip(names, parts, strict=True))
+
+
+def ready(services: Services) -> str:
+    """What stands below the columns before anything is asked: how to begin, or why nothing can be asked."""
+    why = services.store.cannot_steer
+    return READY if why is None else f"Nothing can be steered here. {why}."
 
 
 def prompts(services: Services) -> dict[str, str]:
@@ -321,7 +329,6 @@ def on_image(services: Services, image: Any, painted: Any) -> dict[str, Any]:
 
 def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Updates:
     """Everything an address says; a feature that is open comes from :func:`opened`."""
-    del hub
     presets = prompts(services)
     prompt = state["prompt"] or next(iter(presets.values()), "")
     scope, patches = state["patches"]
@@ -336,6 +343,7 @@ def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Upd
         tab.temperature: DEFAULT_TEMPERATURE if state["temperature"] is None else state["temperature"],
         tab.top_p: DEFAULT_TOP_P if state["top_p"] is None else state["top_p"],
         tab.seed: DEFAULT_SEED if state["seed"] is None else state["seed"],
+        **steerable(hub, services, tab),
     }
     if state["feature"] is None:
         updates[tab.image] = chooser_value(services, image, legend="Image to steer on")
@@ -343,6 +351,15 @@ def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Upd
             # The first of the set lends its exemplars and its recorded answers.
             updates |= opened(services, tab, services.store.feature(state["steer"][0].feature), state)
     return updates
+
+
+def steerable(hub: Hub, services: Services, tab: SteerTab) -> Updates:
+    """The buttons answer, or the tab says why they do not; nothing where every atlas served can be steered."""
+    if not any(one.store.cannot_steer for one in hub.catalogue):
+        return {}
+    can = services.store.cannot_steer is None
+    buttons = {button: gr.Button(interactive=can) for button in (tab.start, tab.try_doses)}
+    return {**buttons, tab.answers: str(columns(None, ready(services)))}
 
 
 def opened(services: Services, tab: SteerTab, record: FeatureRecord, state: UrlState | None) -> Updates:

@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from backend.batching import in_batches
 from backend.explainers.base import (
     NOT_FINITE,
     Explainer,
     ExplainerContext,
     ExplanationRequest,
     Result,
+    answers_at_once,
     image_embeddings,
     required_strength,
 )
@@ -40,9 +42,9 @@ def explain_on_blank(
     prompt = context.prompt(explainer.arm)
     blank = blank_state(context)
     base = blank.patches[0]
-    results: list[Result] = []
-    for start in range(0, len(requests), context.batch_size):
-        batch = requests[start : start + context.batch_size]
+
+    def run(part: slice) -> list[Result]:
+        batch = requests[part]
         strengths = [required_strength(request, explainer.arm) for request in batch]
         residual = edit(
             base.expand(len(batch), -1, -1),
@@ -57,6 +59,7 @@ def explain_on_blank(
         raw_texts = context.subject.generate(
             embeddings.nan_to_num()[:, None], prompt, max_new_tokens=context.max_new_tokens, sampling=context.sampling
         )
+        results: list[Result] = []
         for request, raw, strength, has_changed, is_finite in zip(
             batch, raw_texts, strengths, changed, finite, strict=True
         ):
@@ -68,4 +71,7 @@ def explain_on_blank(
                 results.append(
                     explainer.result(request, raw, context, strength=strength, n_patches_edited=base.shape[0])
                 )
-    return results
+        return results
+
+    size = answers_at_once(context, prompt, n_images=1)
+    return [result for results in in_batches("prompts", len(requests), size, run) for result in results]

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from backend.batching import in_batches
 from backend.errors import SubjectMismatch
 from backend.explainers.base import (
     NOT_FINITE,
@@ -21,6 +22,7 @@ from backend.explainers.base import (
     ExplainerContext,
     ExplanationRequest,
     Result,
+    answers_at_once,
     image_embeddings,
     required_strength,
 )
@@ -49,11 +51,15 @@ def explain_from_exemplars(
         else:
             by_count[len(request.exemplars)].append(at)
     # One batch holds rows with the same number of images.
-    for rows in by_count.values():
-        for start in range(0, len(rows), context.batch_size):
-            part = rows[start : start + context.batch_size]
-            batch = [requests[at] for at in part]
-            results.update(zip(part, _explain_batch(explainer, batch, context, steered=steered), strict=True))
+    for n_images, rows in by_count.items():
+
+        def run(part: slice, rows: Sequence[int] = rows) -> list[tuple[int, Result]]:
+            batch = [requests[at] for at in rows[part]]
+            return list(zip(rows[part], _explain_batch(explainer, batch, context, steered=steered), strict=True))
+
+        size = answers_at_once(context, context.prompt(explainer.arm), n_images)
+        for found in in_batches("prompts", len(rows), size, run):
+            results.update(found)
     return [results[at] for at in range(len(requests))]
 
 
@@ -65,7 +71,8 @@ def shown_image(arm: Arm, exemplar: ExemplarInput, alpha: float) -> Image.Image:
 
 
 def _problem(request: ExplanationRequest, context: ExplainerContext, *, steered: bool) -> str | None:
-    shape = (context.subject.grid.rows, context.subject.grid.cols)
+    grid = context.exemplar_grid or context.subject.grid
+    shape = (grid.rows, grid.cols)
     for exemplar in request.exemplars:
         if exemplar.grid.shape != shape:
             raise SubjectMismatch(

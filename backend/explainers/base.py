@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from backend.batching import fitting_rows, in_batches
 from backend.explainers.cleaning import clean
 from backend.explainers.prompts import PAPER_ANSWER_PREFIXES, PAPER_PROMPTS, prompt_key
 from backend.heatmaps import HEATMAP_ALPHA
 from backend.models.base import Sampling, SubjectModel, TowerState, joined
 from backend.sae import TopKSAE
-from backend.types import Arm, Explanation, ExplanationFailure, PatchScope
+from backend.types import Arm, Explanation, ExplanationFailure, PatchGrid, PatchScope
 
 EMPTY_ANSWER = "empty answer"
 NOT_FINITE = "the steered image embeddings are not finite"
@@ -74,10 +75,13 @@ class PrefixCache:
         """State of each picture, given as (key, function that draws it); only unknown pictures are drawn and run."""
         unknown = [(key, draw) for key, draw in dict(pictures).items() if key not in self._kept]
         fresh: dict[Hashable, TowerState] = {}
-        for start in range(0, len(unknown), batch_size):
-            part = unknown[start : start + batch_size]
-            states = subject.states([draw() for _, draw in part], batch_size=batch_size)
-            fresh.update({key: states.of(at) for at, (key, _) in enumerate(part)})
+
+        def run(part: slice) -> dict[Hashable, TowerState]:
+            states = subject.states([draw() for _, draw in unknown[part]], batch_size=batch_size)
+            return {key: states.of(at) for at, (key, _) in enumerate(unknown[part])}
+
+        for states in in_batches("images", len(unknown), batch_size, run):
+            fresh.update(states)
         wanted = joined([fresh[key] if key in fresh else self._kept[key] for key, _ in pictures])
         self._keep(fresh)
         return wanted
@@ -106,6 +110,8 @@ class ExplainerContext:
     answer_prefixes: tuple[str, ...] = PAPER_ANSWER_PREFIXES
     alive_features: tuple[int, ...] = ()
     """Needed by PERMUTED_DIRECTION."""
+    exemplar_grid: PatchGrid | None = None
+    """Grid of the exemplars' activations; None: that of the subject, which they were harvested from."""
     sampling: Sampling | None = None
     """Greedy if None."""
     batch_size: int = 64
@@ -171,9 +177,17 @@ def image_embeddings(
     context: ExplainerContext,
 ) -> Float[Tensor, "picture token d_text"]:
     """Run on from the hook point, a bounded number of pictures at a time."""
-    size = context.image_batch_size
-    parts = [slice(start, start + size) for start in range(0, len(residual), size)]
-    return torch.cat([context.subject.from_hook(residual[part], prefix_tokens[part]) for part in parts])
+
+    def run(part: slice) -> Float[Tensor, "picture token d_text"]:
+        return context.subject.from_hook(residual[part], prefix_tokens[part])
+
+    return torch.cat(list(in_batches("images", len(residual), context.image_batch_size, run)))
+
+
+def answers_at_once(context: ExplainerContext, prompt: str, n_images: int) -> int:
+    """Rows of a batch of answers: as many as the context allows, fewer where a GPU's free memory holds fewer."""
+    row = context.subject.answer_bytes(prompt, n_images, context.max_new_tokens)
+    return fitting_rows(context.subject.device, row, context.batch_size)
 
 
 def required_strength(request: ExplanationRequest, arm: Arm) -> float:

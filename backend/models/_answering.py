@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from backend.errors import SubjectError, SubjectMismatch
+from backend.errors import SubjectError
 from backend.models._checkpoint import Checkpoint
-from backend.models._decoding import answer_tokens, decode_tokens, trimmed
-from backend.models._locate import model_fingerprint
+from backend.models._decoding import STEPS_PER_LOOK, answer_tokens, decode_tokens, trimmed
+from backend.models._memory import answer_bytes
+from backend.models._tower import CheckpointTower
 from backend.models.base import AnswerToken, ModelCard, Sampling, SubjectModel
 from backend.types import HookPoint
 
@@ -39,6 +38,18 @@ class _PreparedPrompt:
     image_positions: Int[Tensor, " token"]
     is_image: Bool[Tensor, " token"]
     masks: AttentionMask
+    positions: Int[Tensor, "axis 1 position"] | None
+    """Where each token lies for the language model; None where it counts them itself."""
+
+    def placed(self, n_rows: int, *, first: int, end: int) -> dict[str, Tensor]:
+        """Positions of the tokens ``first`` to ``end - 1`` of prompt and answer, as an argument of the model."""
+        if self.positions is None:
+            return {}
+        # Words of an answer go on after the largest position of the prompt, on every axis.
+        n_prompt = self.positions.shape[2]
+        later = self.positions.max() + 1 + torch.arange(max(end - n_prompt, 0), device=self.positions.device)
+        whole = torch.cat([self.positions, later.expand(self.positions.shape[0], 1, -1)], dim=2)
+        return {"position_ids": whole[:, :, first:end].expand(-1, n_rows, -1)}
 
     def filled(
         self, image_embeddings: Float[Tensor, "prompt image token d_text"]
@@ -50,46 +61,29 @@ class _PreparedPrompt:
         return embeddings
 
 
-class AnsweringSubject(SubjectModel):
+class AnsweringSubject(CheckpointTower, SubjectModel):
     """A transformers model for conditional generation, with its processor, cut at one block of its vision tower."""
 
     end_of_turn: ClassVar[str]
     """The token that closes a turn in the family's chat template."""
-    image_options: ClassVar[Mapping[str, object]] = {}
-    """Options of the family's image processor under which every image becomes one square."""
+    image_marks: ClassVar[tuple[str, ...]]
+    """Tokens by which the family marks images and videos in a prompt; a question may not hold one."""
     step_mask: ClassVar[AttentionMask] = None
     """Attention mask of one new token, when everything in the cache is visible."""
 
     def __init__(self, checkpoint: Checkpoint, *, card: ModelCard, hook_point: HookPoint) -> None:
-        self._checkpoint = checkpoint
-        self.model: Any = checkpoint.model
+        super().__init__(checkpoint, card=card, hook_point=hook_point)
         self.processor: Any = checkpoint.processor
-        self.card = card
-        self.hook_point = hook_point
         self.d_text = self.model.config.text_config.hidden_size
-        self.device = self.model.device
         self._prompts: OrderedDict[tuple[str, int], _PreparedPrompt] = OrderedDict()
-        self._check_hook_point()
         self._stop_ids = self._find_stop_ids()
         self._pad_id = int(self.processor.tokenizer.pad_token_id or 0)
-
-    @property
-    @abstractmethod
-    def _blocks(self) -> nn.ModuleList:
-        """The blocks of the vision tower."""
 
     @abstractmethod
     def _masks(
         self, embeddings: Float[Tensor, "1 position d_text"], is_image: Bool[Tensor, " position"]
     ) -> AttentionMask:
         """Attention masks of a prompt. One row's serve every row: same prompt, same length, no padding."""
-
-    def _check_hook_point(self) -> None:
-        point, n_blocks = self.hook_point, len(self._blocks)
-        if point.tower != "vision" or point.stream != "residual" or not 0 <= point.layer < n_blocks:
-            raise SubjectMismatch(
-                f"{self.card.name} has no hook point {point}: choose vision.LAYER.residual, LAYER 0 to {n_blocks - 1}"
-            )
 
     def _find_stop_ids(self) -> frozenset[int]:
         eos: Any = self.model.generation_config.eos_token_id if self.model.generation_config else None
@@ -101,32 +95,6 @@ class AnsweringSubject(SubjectModel):
         if end_of_turn is not None and end_of_turn != tokenizer.unk_token_id:
             ids.add(end_of_turn)
         return frozenset(ids)
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return model_fingerprint(self._checkpoint.folder)
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def hook_module(self) -> nn.Module:
-        return self._blocks[self.hook_point.layer]
-
-    def cut_at(self, hook_point: HookPoint) -> Self:
-        return type(self)(self._checkpoint, card=self.card, hook_point=hook_point)
-
-    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "image 3 h w"]:
-        rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
-        processed = self.processor.image_processor(images=rgb, return_tensors="pt", **self.image_options)
-        pixels: Tensor = processed["pixel_values"]
-        if pixels.shape != (len(rgb), 3, self.image_px, self.image_px):
-            raise SubjectError(
-                f"the processor of {self.card.name} made pixels of shape {tuple(pixels.shape)} from {len(rgb)} images, "
-                f"but the vision tower reads {self.image_px} x {self.image_px}: the processor belongs to another model"
-            )
-        return pixels.float()
 
     def _sequence(
         self,
@@ -143,7 +111,14 @@ class AnsweringSubject(SubjectModel):
         tokens = residual if prefix_tokens is None or not n_given else torch.cat([prefix_tokens, residual], dim=1)
         return tokens.to(self.device, self.model.dtype)
 
-    def stream(
+    def _positions(
+        self, ids: Int[Tensor, "1 position"], is_image: Bool[Tensor, " position"]
+    ) -> Int[Tensor, "axis 1 position"] | None:
+        """Positions of a prompt's tokens, where the language model does not simply count them."""
+        del ids, is_image
+        return None
+
+    def stream_ids(
         self,
         image_embeddings: Float[Tensor, "prompt image token d_text"],
         prompt: str,
@@ -151,10 +126,15 @@ class AnsweringSubject(SubjectModel):
         max_new_tokens: int,
         sampling: Sampling | None = None,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Iterator[list[str]]:
-        steps = self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, should_stop)
-        for tokens in steps:
-            yield self._texts(tokens)
+    ) -> Iterator[list[list[int]]]:
+        for tokens in self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, should_stop):
+            yield [trimmed(row, self._stop_ids) for row in tokens.tolist()]
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        return self._decode(list(token_ids)).strip()
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return self.processor.tokenizer.decode(token_ids, skip_special_tokens=True)
 
     def generate(
         self,
@@ -165,7 +145,7 @@ class AnsweringSubject(SubjectModel):
         sampling: Sampling | None = None,
     ) -> list[str]:
         tokens = self.generate_ids(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
-        return self._texts(tokens)
+        return [self.text_of(trimmed(row, self._stop_ids)) for row in tokens.tolist()]
 
     def generate_ids(
         self,
@@ -176,31 +156,37 @@ class AnsweringSubject(SubjectModel):
         sampling: Sampling | None = None,
     ) -> Int[Tensor, "prompt step"]:
         """The answers' token ids, stop id included, padded after it: what transformers' generate appends."""
-        last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None), maxlen=1)
+        every = 1 if self.device.type == "cpu" else STEPS_PER_LOOK
+        last = deque(self._token_steps(image_embeddings, prompt, max_new_tokens, sampling, None, every), maxlen=1)
         return last[0] if last else torch.empty(image_embeddings.shape[0], 0, dtype=torch.long)
 
     @torch.no_grad()
     def answer_probabilities(
-        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str | Sequence[int]
     ) -> list[list[AnswerToken]]:
         self._check_embeddings(image_embeddings)
-        tokenizer = self.processor.tokenizer
-        ids: list[int] = tokenizer.encode(answer, add_special_tokens=False)
-        if not ids or not image_embeddings.shape[0]:
-            return [[] for _ in range(image_embeddings.shape[0])]
+        said = self.processor.tokenizer.encode(answer, add_special_tokens=False) if isinstance(answer, str) else answer
+        ids, n_rows = list(said), image_embeddings.shape[0]
+        if not ids or not n_rows:
+            return [[] for _ in range(n_rows)]
         prepared = self._prepare(prompt, image_embeddings.shape[1])
         # The last token's own logits would tell of the token after it, so it is not fed.
         fed = self.model.get_input_embeddings()(torch.tensor([ids[:-1]], dtype=torch.long, device=self.device))
         filled = prepared.filled(image_embeddings)
-        embeddings = torch.cat([filled, fed.expand(filled.shape[0], -1, -1).to(filled.dtype)], dim=1)
+        embeddings = torch.cat([filled, fed.expand(n_rows, -1, -1).to(filled.dtype)], dim=1)
         is_image = torch.cat([prepared.is_image, prepared.is_image.new_zeros(fed.shape[1])])
         output = self.model(
             inputs_embeds=embeddings,
             attention_mask=self._masks(embeddings[:1], is_image),
             use_cache=False,
             logits_to_keep=len(ids),
+            **prepared.placed(n_rows, first=0, end=embeddings.shape[1]),
         )
-        return answer_tokens(output.logits, ids, lambda some: tokenizer.decode(some, skip_special_tokens=True))
+        return answer_tokens(output.logits, ids, self._decode)
+
+    def answer_bytes(self, prompt: str, n_images: int, max_new_tokens: int) -> int:
+        n_prompt = self._prepare(prompt, n_images).embeddings.shape[0]
+        return answer_bytes(self.model.config.text_config, n_prompt, max_new_tokens, self.model.dtype.itemsize)
 
     def _check_embeddings(self, image_embeddings: Float[Tensor, "prompt image token d_text"]) -> None:
         if tuple(image_embeddings.shape[2:]) != (self.n_image_tokens, self.d_text):
@@ -209,11 +195,6 @@ class AnsweringSubject(SubjectModel):
                 f"not {tuple(image_embeddings.shape)}"
             )
 
-    def _texts(self, tokens: Int[Tensor, "prompt step"]) -> list[str]:
-        rows = [trimmed(row, self._stop_ids) for row in tokens.tolist()]
-        decode = self.processor.tokenizer.decode
-        return [decode(row, skip_special_tokens=True).strip() for row in rows]
-
     def _token_steps(
         self,
         image_embeddings: Float[Tensor, "prompt image token d_text"],
@@ -221,25 +202,33 @@ class AnsweringSubject(SubjectModel):
         max_new_tokens: int,
         sampling: Sampling | None,
         should_stop: Callable[[], bool] | None,
+        every: int = 1,
     ) -> Iterator[Int[Tensor, "prompt step"]]:
         self._check_embeddings(image_embeddings)
         n_prompts, n_images = image_embeddings.shape[:2]
         if n_prompts == 0 or max_new_tokens < 1:
             return
         prepared = self._prepare(prompt, n_images)
+        embeddings = prepared.filled(image_embeddings)
         with torch.no_grad():
             output = self.model(
-                inputs_embeds=prepared.filled(image_embeddings),
+                inputs_embeds=embeddings,
                 attention_mask=prepared.masks,
                 use_cache=True,
                 logits_to_keep=1,
+                **prepared.placed(n_prompts, first=0, end=embeddings.shape[1]),
             )
         cache = output.past_key_values
 
         def next_logits(tokens: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt vocabulary"]:
+            n_before = cache.get_seq_length()
             with torch.no_grad():
                 step = self.model(
-                    input_ids=tokens[:, None], attention_mask=self.step_mask, past_key_values=cache, use_cache=True
+                    input_ids=tokens[:, None],
+                    attention_mask=self.step_mask,
+                    past_key_values=cache,
+                    use_cache=True,
+                    **prepared.placed(n_prompts, first=n_before, end=n_before + 1),
                 )
             return step.logits[:, -1]
 
@@ -251,6 +240,7 @@ class AnsweringSubject(SubjectModel):
             max_new_tokens=max_new_tokens,
             sampling=sampling,
             should_stop=should_stop,
+            every=every,
         )
 
     @torch.no_grad()
@@ -274,6 +264,7 @@ class AnsweringSubject(SubjectModel):
             image_positions=is_image.nonzero().squeeze(1),
             is_image=is_image,
             masks=self._masks(embeddings, is_image),
+            positions=self._positions(ids, is_image),
         )
         self._prompts[key] = prepared
         if len(self._prompts) > MAX_PREPARED_PROMPTS:
@@ -282,15 +273,25 @@ class AnsweringSubject(SubjectModel):
 
     def _token_ids(self, prompt: str, n_images: int) -> Int[Tensor, "1 position"]:
         """The user turn through the model's own chat template, around ``n_images`` blank images."""
+        marks = [mark for mark in self.image_marks if mark in prompt]
+        if marks:
+            raise SubjectError(
+                f"the prompt holds {', '.join(marks)}, by which {self.card.name} marks its images: leave it out; "
+                "images are put in by themselves, before the words"
+            )
         blank = self.blank_image()
         content: list[dict[str, object]] = [{"type": "image", "image": blank} for _ in range(n_images)]
         content.append({"type": "text", "text": prompt})
+        return self._tokenised([{"role": "user", "content": content}]).to(self.device)
+
+    def _tokenised(self, turn: Sequence[dict[str, object]]) -> Int[Tensor, "1 position"]:
+        """A turn as the processor lays it out, with all the tokens of each image."""
         inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
+            list(turn),
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             add_generation_prompt=True,
             processor_kwargs={"images_kwargs": dict(self.image_options)} if self.image_options else None,
         )
-        return inputs["input_ids"].to(self.device)
+        return inputs["input_ids"]

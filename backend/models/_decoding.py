@@ -10,6 +10,9 @@ from torch import Tensor
 
 from backend.models.base import AnswerToken, Sampling
 
+STEPS_PER_LOOK = 8
+"""Tokens decoded on a GPU between two looks at whether all answers have ended: each look makes the host wait."""
+
 
 def decode_tokens(
     first_logits: Float[Tensor, "prompt vocabulary"],
@@ -20,10 +23,13 @@ def decode_tokens(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     should_stop: Callable[[], bool] | None = None,
+    every: int = 1,
 ) -> Iterator[Int[Tensor, "prompt step"]]:
-    """Yield the tokens so far, on the CPU, after each step; a row that met a stop id is padded from then on.
+    """Yield the tokens so far, on the CPU, after each ``every`` steps; a row that met a stop id is padded from then on.
 
-    Stop ids are part of the output, as in transformers' generate. ``next_logits`` is not called after the last token.
+    Stop ids are part of the output, as in transformers' generate. Only when it yields does the host wait for the
+    device; steps that were taken after all rows had ended are cut off, so the last tokens do not depend on ``every``.
+    With 1, ``next_logits`` is not called after the last token. (Sampling draws on the host, and waits at every step.)
     """
     choose = _greedy if sampling is None else _Sampler(sampling, first_logits.shape[0])
     stops = torch.tensor(sorted(stop_ids), device=first_logits.device)
@@ -33,11 +39,22 @@ def decode_tokens(
     for step in range(max_new_tokens):
         tokens = torch.where(ended, pad_id, choose(logits))
         ended = ended | torch.isin(tokens, stops)
-        columns.append(tokens.cpu())
-        yield torch.stack(columns, dim=1)
-        if bool(ended.all()) or step + 1 == max_new_tokens or (should_stop is not None and should_stop()):
-            return
+        columns.append(tokens)
+        last = step + 1 == max_new_tokens
+        if last or (step + 1) % every == 0:
+            so_far, over = _looked_at(torch.stack(columns, dim=1).cpu(), stop_ids)
+            yield so_far
+            if over or last or (should_stop is not None and should_stop()):
+                return
         logits = next_logits(tokens)
+
+
+def _looked_at(tokens: Int[Tensor, "prompt step"], stop_ids: frozenset[int]) -> tuple[Int[Tensor, "prompt step"], bool]:
+    """The tokens up to the step at which the last row ended, and whether all rows have."""
+    stopped = torch.isin(tokens, torch.tensor(sorted(stop_ids)))
+    if not bool(stopped.any(dim=1).all()):
+        return tokens, False
+    return tokens[:, : int(stopped.int().argmax(dim=1).max()) + 1], True
 
 
 def trimmed(row: list[int], stop_ids: frozenset[int]) -> list[int]:

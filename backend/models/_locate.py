@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from pathlib import Path
 
 from backend.errors import SubjectError, SubjectMissing
 from backend.models.base import ModelCard
+from backend.weights import REPOSITORY_PATTERN, cached_repository, files_fingerprint, licence_page
 
-REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 NEEDED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
-CHUNK_BYTES = 1 << 22
 
 
 def locate(path_or_repository: str | Path, *, allow_download: bool = False) -> Path:
@@ -34,37 +31,7 @@ def locate(path_or_repository: str | Path, *, allow_download: bool = False) -> P
             f"no subject model at {name!r}: the folder must hold config.json, the weights (*.safetensors), "
             "the tokenizer and the processor, as save_pretrained writes them"
         )
-    return _cached_repository(name, allow_download)
-
-
-def _cached_repository(repository_id: str, allow_download: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-
-    page = licence_page(repository_id)
-    try:
-        folder = snapshot_download(
-            repository_id, allow_patterns=list(NEEDED_FILES), local_files_only=not allow_download
-        )
-    except GatedRepoError as error:
-        raise SubjectMissing(
-            f"{repository_id} is gated: accept its licence at {page}, log in with `hf auth login`, then try again"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise SubjectMissing(
-            f"{repository_id} is not on this machine: accept its licence at {page} and fetch it with "
-            f"`hf download {repository_id}`"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise SubjectMissing(f"{repository_id} could not be fetched, see {page}: {error}") from error
-    if not (Path(folder) / "config.json").is_file():
-        raise SubjectMissing(f"{repository_id} is only partly on this machine: run `hf download {repository_id}`")
-    return Path(folder)
-
-
-def licence_page(repository_id: str) -> str:
-    """Page on which the licence of a repository is read and accepted."""
-    return f"https://huggingface.co/{repository_id}"
+    return cached_repository(name, NEEDED_FILES, allow_download=allow_download)
 
 
 def read_model_type(folder: Path) -> str:
@@ -93,12 +60,4 @@ def card_for(path_or_repository: str | Path, family: str) -> ModelCard:
 
 def model_fingerprint(folder: Path) -> str:
     """SHA-256 (hex) over the names and contents of the files that determine what the model computes."""
-    digest = hashlib.sha256()
-    files = sorted({path for pattern in NEEDED_FILES for path in folder.glob(pattern)}, key=lambda path: path.name)
-    for path in files:
-        content = hashlib.sha256()
-        with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                content.update(chunk)
-        digest.update(f"{path.name}\0{content.hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return files_fingerprint(folder, NEEDED_FILES)

@@ -1,4 +1,8 @@
-"""What every subject model can do: run the vision tower to the hook point, run on from it, and answer in words.
+"""What every model whose vision tower we cut can do, and what one that also answers in words can do besides.
+
+A :class:`VisionTower` runs images to the hook point: enough to train an SAE on it, to harvest its features and to score
+their explanations. A :class:`SubjectModel` is a vision tower with a language model behind it: it runs on from the hook
+point and answers, so it can explain features and be steered.
 
 Cutting the forward pass at the hook point is what makes steering cheap: the residual of an image is computed once and
 every edited copy of it only runs the rest of the tower. An adapter for one model family is one module beside this one,
@@ -11,13 +15,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
 from backend.types import HookPoint, PatchGrid
+
+MaskMode = Literal["causal", "bidirectional within an image"]
+"""``causal``: what comes before it, and itself. The other: all of its own image besides; never a later image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +37,8 @@ class ModelCard:
     repository_id: str | None
     """Hub repository, or None for a model that only lives in a local folder."""
     licence_url: str | None
+    note: str = ""
+    """What a reader of its results must know, in one sentence; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +104,10 @@ def joined(states: Sequence[TowerState]) -> TowerState:
     )
 
 
-class SubjectModel(ABC):
-    """A vision-language model whose vision tower can be cut at one hook point.
+class VisionTower(ABC):
+    """An image encoder that can be cut at one hook point, alone or inside a vision-language model.
 
-    Residuals leave and enter in float32; inside, the model computes in its own dtype. No method keeps gradients.
+    Residuals leave in float32; inside, the model computes in its own dtype. No method keeps gradients.
     """
 
     card: ModelCard
@@ -105,18 +115,17 @@ class SubjectModel(ABC):
     grid: PatchGrid
     d_model: int
     """Width of the residual stream at the hook point."""
-    d_text: int
-    """Width of one image embedding, as the language model reads it."""
-    n_image_tokens: int
-    """Image embeddings per image."""
     image_px: int
     """Side of the square the processor resizes every image to."""
+    patch_order: Int[Tensor, " patch"] | None = None
+    """For a tower that runs through the patches of all images in one sequence and in an order of its own: the row-major
+    patch of each token. None where tokens are row-major, image by image."""
     device: torch.device
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of weights, config, tokenizer and processor; independent of folder, device and dtype."""
+        """SHA-256 (hex) of weights, config, processor and tokenizer; independent of folder, device and dtype."""
 
     @property
     @abstractmethod
@@ -124,7 +133,7 @@ class SubjectModel(ABC):
         """The untouched module whose output is the residual stream at the hook point."""
 
     @abstractmethod
-    def cut_at(self, hook_point: HookPoint) -> SubjectModel:
+    def cut_at(self, hook_point: HookPoint) -> Self:
         """The same weights, not copied, cut at another hook point. Raises SubjectMismatch if there is none such."""
 
     @abstractmethod
@@ -134,60 +143,6 @@ class SubjectModel(ABC):
     @abstractmethod
     def state_at_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> TowerState:
         """All tokens of the residual stream at the hook point. Runs no block after the hook point."""
-
-    @abstractmethod
-    def from_hook(
-        self,
-        residual: Float[Tensor, "image patch d_model"],
-        prefix_tokens: Float[Tensor, "image prefix d_model"] | None = None,
-    ) -> Float[Tensor, "image token d_text"]:
-        """Image embeddings for the language model: the remaining blocks, the final norm and the projector, float32.
-
-        Args:
-            residual: the patches, edited or not.
-            prefix_tokens: those of the same images, from :meth:`state_at_hook`; None for a tower without any.
-
-        Raises:
-            ValueError: the tower has another number of prefix tokens.
-        """
-
-    @abstractmethod
-    def stream(
-        self,
-        image_embeddings: Float[Tensor, "prompt image token d_text"],
-        prompt: str,
-        *,
-        max_new_tokens: int,
-        sampling: Sampling | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> Iterator[list[str]]:
-        """Answers so far, one text per row, after each token. Ends when all rows have ended or should_stop says so.
-
-        Every row has the same prompt and the same number of images (none is allowed: a plain text question).
-        """
-
-    @abstractmethod
-    def answer_probabilities(
-        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str
-    ) -> list[list[AnswerToken]]:
-        """How likely each token of one given answer is under each row's images; one forward pass for all rows.
-
-        The answer is read with the model's own tokenizer and followed token by token, whatever the model itself would
-        have said (teacher forcing). An answer without tokens gives empty lists.
-        """
-
-    def generate(
-        self,
-        image_embeddings: Float[Tensor, "prompt image token d_text"],
-        prompt: str,
-        *,
-        max_new_tokens: int,
-        sampling: Sampling | None = None,
-    ) -> list[str]:
-        """Whole answers, one per row; greedy unless sampling is given. Arguments as for :meth:`stream`."""
-        steps = self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
-        last = deque(steps, maxlen=1)
-        return last[0] if last else [""] * image_embeddings.shape[0]
 
     def to_hook(self, pixel_values: Float[Tensor, "image 3 h w"]) -> Float[Tensor, "image patch d_model"]:
         """Residual stream at the hook point, patches only, float32. Runs no block after the hook point."""
@@ -213,3 +168,103 @@ class SubjectModel(ABC):
     def blank_image(self) -> Image.Image:
         """The blank image of the STEERING method: pure white, as in arXiv 2603.22593."""
         return Image.new("RGB", (self.image_px, self.image_px), (255, 255, 255))
+
+
+class SubjectModel(VisionTower):
+    """A vision-language model whose vision tower can be cut at one hook point, continued from there and asked.
+
+    Residuals leave and enter in float32.
+    """
+
+    d_text: int
+    """Width of one image embedding, as the language model reads it."""
+    n_image_tokens: int
+    """Image embeddings per image."""
+    mask_mode: ClassVar[MaskMode]
+    """What a token of an image sees in the language model. It has changed between versions of transformers (up to 4.51
+    a token of a Gemma 3 image saw later images too), so artifacts record it."""
+
+    @abstractmethod
+    def from_hook(
+        self,
+        residual: Float[Tensor, "image patch d_model"],
+        prefix_tokens: Float[Tensor, "image prefix d_model"] | None = None,
+    ) -> Float[Tensor, "image token d_text"]:
+        """Image embeddings for the language model: the remaining blocks, the final norm and the projector, float32.
+
+        Args:
+            residual: the patches, edited or not.
+            prefix_tokens: those of the same images, from :meth:`state_at_hook`; None for a tower without any.
+
+        Raises:
+            ValueError: the tower has another number of prefix tokens.
+        """
+
+    @abstractmethod
+    def stream_ids(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[list[list[int]]]:
+        """Token ids of the answers so far, one list per row, after each token; without the token that ends an answer.
+
+        Ends when all rows have ended or should_stop says so. Every row has the same prompt and the same number of
+        images (none is allowed: a plain text question).
+
+        Raises:
+            SubjectError: the prompt holds a mark by which the model reads images, or the processor does not fit.
+        """
+
+    @abstractmethod
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """What an answer of these tokens says, without special tokens and spaces around it."""
+
+    def stream(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[list[str]]:
+        """The texts of :meth:`stream_ids`, one per row."""
+        steps = self.stream_ids(
+            image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
+        )
+        for rows in steps:
+            yield [self.text_of(row) for row in rows]
+
+    @abstractmethod
+    def answer_probabilities(
+        self, image_embeddings: Float[Tensor, "prompt image token d_text"], prompt: str, answer: str | Sequence[int]
+    ) -> list[list[AnswerToken]]:
+        """How likely each token of one given answer is under each row's images; one forward pass for all rows.
+
+        The answer is followed token by token, whatever the model itself would have said (teacher forcing). Give what
+        the model said as the token ids of :meth:`stream_ids`: read again from its text, it may be cut into other
+        tokens and lacks special ones. A text is read with the model's own tokenizer. An answer without tokens gives
+        empty lists.
+        """
+
+    def generate(
+        self,
+        image_embeddings: Float[Tensor, "prompt image token d_text"],
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> list[str]:
+        """Whole answers, one per row; greedy unless sampling is given. Arguments as for :meth:`stream`."""
+        steps = self.stream(image_embeddings, prompt, max_new_tokens=max_new_tokens, sampling=sampling)
+        last = deque(steps, maxlen=1)
+        return last[0] if last else [""] * image_embeddings.shape[0]
+
+    def answer_bytes(self, prompt: str, n_images: int, max_new_tokens: int) -> int:
+        """Memory that one row of an answer takes, in bytes, estimated from above; 0 if that is unknown."""
+        del prompt, n_images, max_new_tokens
+        return 0

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import Gemma3ForConditionalGeneration
+from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 
 from backend.models._answering import AnsweringSubject, AttentionMask
 from backend.models._checkpoint import Checkpoint, load_checkpoint
@@ -34,7 +34,13 @@ def load(
 ) -> Gemma3Subject:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`, which lists the errors."""
     checkpoint = load_checkpoint(
-        Gemma3ForConditionalGeneration, folder, card=card, device=device, dtype=dtype, quantize=quantize
+        Gemma3ForConditionalGeneration,
+        folder,
+        processor_class=Gemma3Processor,
+        card=card,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
     )
     return Gemma3Subject(checkpoint, card=card, hook_point=hook_point)
 
@@ -43,6 +49,8 @@ class Gemma3Subject(AnsweringSubject):
     """A Gemma 3 model cut at one block of its vision tower."""
 
     end_of_turn = "<end_of_turn>"
+    mask_mode = "bidirectional within an image"
+    image_marks = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
     # For one new token without padding everything in the cache is visible, so no mask is built.
     step_mask: ClassVar[AttentionMask] = {"full_attention": None, "sliding_attention": None}
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import InternVLForConditionalGeneration
+from transformers import InternVLForConditionalGeneration, InternVLProcessor
 
 from backend.errors import SubjectError
 from backend.models._answering import AnsweringSubject
@@ -46,7 +46,13 @@ def load(
 ) -> InternVLSubject:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`, which lists the errors."""
     checkpoint = load_checkpoint(
-        InternVLForConditionalGeneration, folder, card=card, device=device, dtype=dtype, quantize=quantize
+        InternVLForConditionalGeneration,
+        folder,
+        processor_class=InternVLProcessor,
+        card=card,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
     )
     return InternVLSubject(checkpoint, card=card, hook_point=hook_point)
 
@@ -55,6 +61,8 @@ class InternVLSubject(AnsweringSubject):
     """An InternVL model cut at one block of its vision tower."""
 
     end_of_turn = "<|im_end|>"
+    mask_mode = "causal"
+    image_marks = ("<img>", "</img>", "<IMG_CONTEXT>", "<video>")
     image_options: ClassVar[Mapping[str, object]] = {"crop_to_patches": False}
 
     def __init__(self, checkpoint: Checkpoint, *, card: ModelCard, hook_point: HookPoint) -> None:

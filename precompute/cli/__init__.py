@@ -22,6 +22,7 @@ from precompute.cli.sae import SAECommand
 from precompute.cli.search import SearchAtlas
 from precompute.cli.serve import Demo, Serve
 from precompute.cli.steer import Steer
+from precompute.cli.train import Train
 
 DESCRIPTION = """Iconoscope explains what the features of a vision encoder mean, and lets you check the words.
 
@@ -32,6 +33,7 @@ It serves the atlas that ships with the project; nothing is downloaded or comput
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[PlanRecipe, tyro.conf.subcommand("plan")]
     | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[Inspect, tyro.conf.subcommand("inspect")]

@@ -31,6 +31,7 @@ def atlas_report(store: FeatureStore) -> dict[str, Any]:
         "stage_version": manifest.stage_version,
         "recipe": meta.get("recipe"),
         "subject": meta["subject"],
+        "explainer": meta.get("explainer"),
         "hook_point": meta["hook_point"],
         "grid": meta["grid"],
         "sae": meta["sae"],
@@ -38,6 +39,7 @@ def atlas_report(store: FeatureStore) -> dict[str, Any]:
         "n_features": len(store),
         "quality_filter": meta.get("quality_filter"),
         "chance": meta.get("chance", {}),
+        "absent_arms": {arm.key: reason for arm, reason in store.absent_arms.items()},
         "arms": {arm.key: _arm(arm.key, summary["arms"].get(arm.key, {})) for arm in store.arms},
         "tests": summary.get("tests", []),
         "failures": dict(manifest.failures),
@@ -80,16 +82,19 @@ def print_atlas(report: Mapping[str, Any], console: Console) -> None:
     subject, point, sae = report["subject"], report["hook_point"], report["sae"]
     overview = Table(box=None, show_header=False, pad_edge=False)
     place = f"{point['tower']} tower, {point['stream']} stream after block {point['layer']}"
-    coverage = report["concept_coverage"]
-    kinds = "; ".join(f"{kind} {score_text(score)}" for kind, score in coverage.get("by_kind", {}).items())
     rows = {
         "atlas": f"{report['title']} ({report['path']}, {report['fingerprint'][:12]})",
         "subject": f"{subject['name']} ({str(subject['fingerprint'])[:12]})",
         "hook point": place,
         "SAE": ", ".join(f"{name} {_number(sae.get(name))}" for name in SAE_FIELDS),
         "features": str(report["n_features"]),
-        "concept coverage": f"{score_text(coverage['all'])}" + (f" ({kinds})" if kinds else ""),
+        "concept coverage": _coverage(report["concept_coverage"]),
     }
+    if report["explainer"]:
+        rows["explained by"] = str(report["explainer"]["name"])
+    if report["absent_arms"]:
+        reasons = "; ".join(dict.fromkeys(report["absent_arms"].values()))
+        rows["not possible"] = f"{', '.join(report['absent_arms'])}: {reasons}"
     for name, value in rows.items():
         overview.add_row(name, escape(value))
     console.print(overview)
@@ -102,6 +107,13 @@ def print_atlas(report: Mapping[str, Any], console: Console) -> None:
         console.print(_long_table(report))
     for test in report["tests"]:
         console.print(_test_line(test), highlight=False, markup=False)
+
+
+def _coverage(coverage: Mapping[str, Any] | None) -> str:
+    if coverage is None:
+        return "– (the concepts in these images are not known)"
+    kinds = "; ".join(f"{kind} {score_text(score)}" for kind, score in coverage.get("by_kind", {}).items())
+    return score_text(coverage["all"]) + (f" ({kinds})" if kinds else "")
 
 
 def _metrics_table(report: Mapping[str, Any]) -> Table:

@@ -52,8 +52,10 @@ def show(plan: Plan) -> None:
     how = "measured on this machine" if plan.measured else "calculated from its data sheet, nothing was run"
     console.print(f"{plan.recipe} on one {plan.device} ({how}):")
     console.print(plan_table(plan))
+    if plan.too_large:
+        console.print(f"Does not fit on one {plan.device}: {plan.too_large}", highlight=False, soft_wrap=True)
     for sentence in plan.missing:
-        console.print(f"Missing: {sentence}", highlight=False, soft_wrap=True)
+        console.print(f"Missing: {sentence}", highlight=False, soft_wrap=True, markup=False)
 
 
 def plan_table(plan: Plan) -> Table:

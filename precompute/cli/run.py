@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,8 +13,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from precompute.cli.places import sae_folder
+from precompute.engines import EngineOptions, open_engine
+from precompute.own_images import with_images
 from precompute.progress import choose_progress
-from precompute.recipe import Runtime, load_recipe
+from precompute.recipe import Recipe, Runtime, load_recipe
 from precompute.runner import run_recipe
 from precompute.status import StageStatus, status
 
@@ -30,14 +34,25 @@ class Run:
     """Name of a shipped recipe (world) or path of a .toml file."""
     out: Path
     """Folder for the results, one subfolder per stage."""
+    images: Path | None = None
+    """Folder with your own pictures, nested as you like, to be explained instead of the recipe's images."""
+    sae: Path | None = None
+    """Take this SAE instead of training one: an atlas, a run's folder, or what `iconoscope sae import` wrote."""
     runtime: Annotated[Runtime, tyro.conf.arg(name="")] = field(default_factory=Runtime)
     """How to run; changes no result's fingerprint."""
+    engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
+    """Where the shards are computed; changes no result's fingerprint."""
 
     def __call__(self) -> int:
-        recipe = load_recipe(self.recipe)
-        command = f"iconoscope run {self.recipe} --out {self.out}"
+        recipe = chosen_recipe(self.recipe, self.images, self.sae)
+        given = {"--images": self.images, "--sae": self.sae}
+        options = "".join(f" {name} {shlex.quote(str(path))}" for name, path in given.items() if path is not None)
+        command = f"iconoscope run {self.recipe}{options} --out {shlex.quote(str(self.out))}"
         try:
-            artifacts = run_recipe(recipe, self.out, self.runtime, choose_progress(), command=command)
+            with open_engine(self.engine, self.runtime) as engine:
+                artifacts = run_recipe(
+                    recipe, self.out, self.runtime, choose_progress(), command=command, engine=engine
+                )
         except KeyboardInterrupt:
             print(f"iconoscope: stopped; finished shards are kept. Go on with: {command}", file=sys.stderr)
             return 130
@@ -53,18 +68,32 @@ class Status:
     """Name of a shipped recipe (world) or path of a .toml file."""
     out: Path
     """Folder given to ``iconoscope run``."""
+    images: Path | None = None
+    """As given to ``iconoscope run``."""
+    sae: Path | None = None
+    """As given to ``iconoscope run``."""
     verify: bool = False
     """Compare checksums too, not only presence and sizes."""
     json: bool = False
     """Print JSON instead of a table."""
 
     def __call__(self) -> int:
-        found = status(load_recipe(self.recipe), self.out, verify=self.verify)
+        found = status(chosen_recipe(self.recipe, self.images, self.sae), self.out, verify=self.verify)
         if self.json:
             print_json([{**asdict(item), "folder": str(item.folder), "sentence": item.sentence} for item in found])
         else:
             Console().print(status_table(found))
         return 0
+
+
+def chosen_recipe(name: str, images: Path | None, sae: Path | None) -> Recipe:
+    """The recipe, over another folder of images or with an SAE that is there already, where asked for."""
+    recipe = load_recipe(name)
+    if sae is not None:
+        from precompute.given_sae import with_sae  # loads torch
+
+        recipe = with_sae(recipe, sae_folder(sae))
+    return recipe if images is None else with_images(recipe, images)
 
 
 def status_table(found: tuple[StageStatus, ...]) -> Table:

@@ -127,8 +127,8 @@ def _checked_against(sae: TopKSAE, recipe_name: str) -> SAEQuality:
     """The fit to a recipe's subject on its first images for explaining; errors as for ``check_fit``."""
     from precompute.datasets import open_image_set
     from precompute.sae_fit import check_fit
-    from precompute.subject import open_subject
+    from precompute.subject import open_tower
 
     recipe = load_recipe(recipe_name)
     images = open_image_set(recipe, Split.EXPLAIN)
-    return check_fit(sae, open_subject(recipe, Runtime()), [images.load(name) for name in images.ids[:N_IMAGES]])
+    return check_fit(sae, open_tower(recipe, Runtime()), [images.load(name) for name in images.ids[:N_IMAGES]])

@@ -108,8 +108,9 @@ def open_session(atlas: FeatureAtlas) -> Any:
 
     meta = atlas.store.meta
     point = meta["hook_point"]
-    place = meta["subject"].get("path")
-    source = resolve_path(place) if place else meta["subject"].get("repository")
+    model = atlas.store.steered_model
+    place = model.get("path")
+    source = resolve_path(place) if place else model.get("repository")
     if not source:
         raise SubjectMissing(f"{atlas.store.artifact.folder}: meta.json names no subject model.")
     hook_point = HookPoint(layer=point["layer"], tower=point["tower"], stream=point["stream"])

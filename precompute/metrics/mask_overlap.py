@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
-from backend.errors import UnparsableExplanation
+from backend.errors import MasksUnknown, UnparsableExplanation
 from backend.types import MetricCard, Score
 from precompute.judges import Segmenter
 from precompute.statistics import mean_of_few
@@ -62,6 +62,8 @@ def score(
         masks = segmenter.segment(image_ids, images, text)
     except UnparsableExplanation:
         return Score(metric=NAME, value=None, n=0, reason=UNPARSABLE)
+    except MasksUnknown as error:
+        return Score(metric=NAME, value=None, n=0, reason=str(error))
     values = [overlap(mask, active_region(grid, *mask.shape)) for mask, grid in zip(masks, grids, strict=True)]
     found = mean_of_few(np.array(values), lowest=0.0, highest=1.0)
     return Score(metric=NAME, value=found.value, n=found.n, low=found.low, high=found.high)

@@ -15,13 +15,14 @@ from backend.models import locate
 from backend.settings import resolve_path
 from backend.types import Split
 from precompute.datasets import open_image_set
-from precompute.judges import open_judges
-from precompute.planning.estimate import StageCost, stage_costs
-from precompute.planning.roofline import DEVICES, unit_costs
+from precompute.given_sae import N_IMAGES
+from precompute.judges import missing_judges, open_judges
+from precompute.planning.estimate import StageCost, rows_that_fit, stage_costs
+from precompute.planning.roofline import DEVICES, Device, unit_costs
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, workload
-from precompute.recipe import Recipe, Runtime, SubjectSection
-from precompute.stages.train_sae import held_out_count
+from precompute.recipe import ExplainerSection, Recipe, Runtime, SubjectSection
+from precompute.sae_run import held_out_count
 
 HERE = "here"
 """The device that stands for this machine: measured, not calculated."""
@@ -38,6 +39,8 @@ class Plan:
     stages: tuple[StageCost, ...]
     missing: tuple[str, ...]
     """What must be fetched or accepted first, one sentence each; empty if the recipe can run now."""
+    too_large: str | None = None
+    """Stages that need more memory than the device has."""
 
     @property
     def seconds(self) -> float:
@@ -67,40 +70,43 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
     """
     missing = missing_parts(recipe)
     if device == "auto":
-        device = HERE if not missing else "h100"
+        device = HERE if not missing else next(iter(DEVICES))
     if device != HERE and device not in DEVICES:
         raise RecipeError(f"There is no device {device!r} to plan for; choose one of: {HERE}, {', '.join(DEVICES)}.")
     if device == HERE and missing:
         raise RecipeError(
             f"Recipe {recipe.name} cannot be measured here: {' '.join(missing)} "
-            f"Plan for another device instead, e.g. --device {next(iter(DEVICES))}."
+            f"Plan for another device instead: --on {next(iter(DEVICES))}."
         )
-    subject, explainer = (shape_of(_name(one), _folder(one)) for one in (recipe.subject, explainer_section(recipe)))
-    costs = _measured(recipe, runtime) if device == HERE else None
-    if costs is None:
-        costs = unit_costs(
-            recipe,
-            DEVICES[device],
-            subject,
-            explainer,
-            layer=recipe.subject.layer,
-            rows=runtime.prompts_per_batch,
-        )
+    sections = (recipe.subject, recipe.explainer or recipe.subject)
+    subject, explainer = (shape_of(_name(one), _folder(one)) for one in sections)
+    rows, costs = runtime.prompts_per_batch, None
+    if device == HERE:
+        costs = _measured(recipe, runtime)
+    else:
+        rows = rows_that_fit(recipe, explainer, DEVICES[device], rows)
+        costs = unit_costs(recipe, DEVICES[device], subject, explainer, layer=recipe.subject.layer, rows=rows)
     sizes = split_sizes(recipe)
-    work = workload(
-        recipe,
-        sizes,
-        patches_per_image=subject.n_patches,
-        n_concepts=_concepts(recipe),
-        held_out=held_out_count(sizes.train),
-    )
+    held_out = held_out_count(sizes.train) if recipe.sae.path is None else min(N_IMAGES, sizes.explain)
+    concepts = _concepts(recipe)
+    work = workload(recipe, sizes, patches_per_image=subject.n_patches, n_concepts=concepts, held_out=held_out)
+    stages = stage_costs(recipe, work, costs, subject, explainer, rows)
     return Plan(
         recipe=recipe.name,
         device=device,
         measured=device == HERE,
-        stages=stage_costs(recipe, work, costs, subject, explainer, runtime.prompts_per_batch),
+        stages=stages,
         missing=missing,
+        too_large=None if device == HERE else _too_large(stages, DEVICES[device]),
     )
+
+
+def _too_large(stages: tuple[StageCost, ...], device: Device) -> str | None:
+    over = [one for one in stages if one.accelerator_bytes > device.memory_bytes]
+    if not over:
+        return None
+    needs = ", ".join(f"{one.stage} needs {one.accelerator_bytes / 1e9:.0f} GB" for one in over)
+    return f"{needs}, the {device.label} has {device.memory_bytes / 1e9:.0f} GB."
 
 
 def _measured(recipe: Recipe, runtime: Runtime) -> UnitCosts:
@@ -109,16 +115,11 @@ def _measured(recipe: Recipe, runtime: Runtime) -> UnitCosts:
     return measure(recipe, runtime)
 
 
-def explainer_section(recipe: Recipe) -> SubjectSection:
-    """The model that explains: the subject itself unless the recipe names another."""
-    return recipe.subject
-
-
-def _name(section: SubjectSection) -> str:
+def _name(section: SubjectSection | ExplainerSection) -> str:
     return section.repository or section.path or ""
 
 
-def _folder(section: SubjectSection) -> Path | None:
+def _folder(section: SubjectSection | ExplainerSection) -> Path | None:
     """The model's folder, or None if it is not on this machine."""
     try:
         return locate(resolve_path(section.path) if section.path else _name(section))
@@ -129,16 +130,13 @@ def _folder(section: SubjectSection) -> Path | None:
 def missing_parts(recipe: Recipe) -> tuple[str, ...]:
     """What a run would stop at, all of it: weights, gated repositories, images. Each sentence names what mends it."""
     found: list[str] = []
-    for section in dict.fromkeys((recipe.subject, explainer_section(recipe))):
+    for section in dict.fromkeys((recipe.subject, recipe.explainer or recipe.subject)):
         try:
             locate(resolve_path(section.path) if section.path else _name(section))
         except IconoscopeError as error:
             found.append(str(error))
-    try:
-        open_judges(recipe)
-    except IconoscopeError as error:
-        found.append(str(error))
-    for split in Split:
+    found += [one.message for one in missing_judges(recipe)]
+    for split in _splits(recipe):
         try:
             open_image_set(recipe, split)
         except IconoscopeError as error:
@@ -148,16 +146,21 @@ def missing_parts(recipe: Recipe) -> tuple[str, ...]:
 
 def split_sizes(recipe: Recipe) -> SplitSizes:
     """Images per split: counted where they are, else as the recipe limits them."""
-    sizes: dict[str, int] = {}
-    for split in Split:
+    sizes = dict.fromkeys(Split, 0)
+    for split in _splits(recipe):
         try:
-            sizes[split.value] = len(open_image_set(recipe, split).ids)
+            sizes[split] = len(open_image_set(recipe, split).ids)
         except IconoscopeError:
-            limit = getattr(recipe.data, f"n_{split.value}_images", None)
+            limit = recipe.data.limit(split)
             if limit is None:
                 raise
-            sizes[split.value] = limit
-    return SplitSizes(**sizes)
+            sizes[split] = limit
+    return SplitSizes(**{split.value: size for split, size in sizes.items()})
+
+
+def _splits(recipe: Recipe) -> tuple[Split, ...]:
+    """The splits a run reads: nothing is trained where the recipe gives an SAE."""
+    return tuple(split for split in Split if split is not Split.TRAIN or recipe.sae.path is None)
 
 
 def _concepts(recipe: Recipe) -> int | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.model_shapes import HALF_BYTES, ModelShape
+from precompute.planning.roofline import PROMPT_TOKENS, Device
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import Workload
 from precompute.recipe import Recipe
 
 FLOAT_BYTES = 4
+USABLE = 0.9
+"""Share of a device's memory that a run may fill."""
 PROCESS_BYTES = 1.0e9
 """Python, torch and its libraries."""
 IMAGE_FILE_BYTES = 25e3
@@ -47,6 +50,20 @@ def stage_costs(
         _score(recipe, work, unit, subject),
         _atlas(work, unit),
     )
+
+
+def rows_that_fit(recipe: Recipe, explainer: ModelShape, device: Device, wanted: int) -> int:
+    """Answers that can be generated at once beside the weights, ``wanted`` at most and one at least."""
+    free = USABLE * device.memory_bytes - explainer.weight_bytes
+    return max(1, min(wanted, int(free // max(1.0, _row_bytes(recipe, explainer)))))
+
+
+def _row_bytes(recipe: Recipe, explainer: ModelShape) -> float:
+    """Keys and values of one answer with its prompt and images."""
+    if explainer.language is None:
+        return 0.0
+    n_tokens = recipe.explain.n_images * explainer.image_tokens + PROMPT_TOKENS + recipe.explain.max_new_tokens
+    return explainer.language.cache_bytes_per_token * n_tokens
 
 
 def _sae_bytes(recipe: Recipe, subject: ModelShape) -> float:
@@ -87,12 +104,10 @@ def _explain(recipe: Recipe, work: Workload, unit: UnitCosts, explainer: ModelSh
     blank = work.blank_rows + work.selection_rows_blank
     shown = work.shown_rows + work.selection_rows_shown
     seconds = blank * unit.blank_answer + shown * unit.shown_answer + work.shown_pictures * unit.shown_picture
-    n_tokens = recipe.explain.n_images * explainer.image_tokens + recipe.explain.max_new_tokens + 160
-    cache = explainer.language.cache_bytes_per_token * n_tokens * rows if explainer.language else 0
     return StageCost(
         stage="explain",
         seconds=seconds + work.selection_regions * unit.region + unit.fixed,
-        accelerator_bytes=explainer.weight_bytes + cache,
+        accelerator_bytes=explainer.weight_bytes + rows * _row_bytes(recipe, explainer),
         host_bytes=PROCESS_BYTES + 0.5e9,
         disk_bytes=(work.n_alive * 8 + blank) * ROW_BYTES,
         work=f"{blank:,} answers about the blank image, {shown:,} about {recipe.explain.n_images} exemplars",

@@ -21,6 +21,7 @@ from backend.explainers.base import ExemplarInput, ExplainerContext, Explanation
 from backend.sae import SAEConfig, TopKSAE
 from backend.text_encoders import load_text_encoder
 from backend.types import Arm, Explanation, Method, Split, Variant
+from precompute.arms import possible_arms
 from precompute.datasets import open_image_set
 from precompute.encoding import EncodedChunk, encode_images, fixed_threads
 from precompute.judges import open_judges
@@ -28,11 +29,11 @@ from precompute.metrics import mask_overlap
 from precompute.metrics.truth import average_precisions, precision_intervals
 from precompute.planning.unit_costs import UnitCosts
 from precompute.recipe import Recipe, Runtime
+from precompute.sae_run import trainer_config
 from precompute.sae_trainer import SAETrainer
 from precompute.sparse_codes import by_feature
 from precompute.stages.harvest import ShardSums
-from precompute.stages.train_sae import trainer_config
-from precompute.subject import device_of, open_subject
+from precompute.subject import device_of, open_explainer, open_tower
 from precompute.synthesis import draw, webp_bytes
 
 N_IMAGES = 128
@@ -74,9 +75,9 @@ class _Probes:
     def __init__(self, recipe: Recipe, runtime: Runtime) -> None:
         self.recipe = recipe
         self.runtime = runtime
-        self.subject = open_subject(recipe, runtime)
+        self.subject = open_tower(recipe, runtime)
         self.images = open_image_set(recipe, Split.EXPLAIN)
-        self.judges = open_judges(recipe)
+        self.judges = open_judges(recipe, runtime)
         self.sae = self._random_sae()
         self.n_features = min(N_FEATURES, recipe.explain.features_per_shard, recipe.sae.d_sae)
 
@@ -144,7 +145,7 @@ class _Probes:
         prompts = explain.prompts
         named = {name: getattr(prompts, name) for name in ("steering", "top_k_masks", "top_k_heatmaps")}
         return ExplainerContext(
-            subject=self.subject,
+            subject=open_explainer(self.recipe, self.runtime),
             sae=self.sae,
             prompts=named,
             max_new_tokens=explain.max_new_tokens,
@@ -184,23 +185,37 @@ class _Probes:
 
     def _answers(self) -> tuple[float, float, float]:
         """Seconds per answer about the blank image, per exemplar picture, and per answer about exemplars."""
-        explain, context = self.recipe.explain, self._context()
-        scale = float(torch.cat([chunk.residuals for chunk in self.chunks]).norm(dim=-1).mean())
-        unit = scale if explain.strength_unit == "residual_norm" else 1.0
-        strength = unit * sorted(explain.strengths)[len(explain.strengths) // 2]
-        informed = unit * sorted(explain.informed_strengths)[len(explain.informed_strengths) // 2]
-        steered, masks = Arm(method=Method.STEERING), Variant.MASKS
-        blank = [ExplanationRequest(feature=feature, strength=strength) for feature in range(self.n_features)]
-        explainer_for(steered).explain(blank[:1], context)
+        context, n = self._context(), self.n_features
+        strength, informed = (
+            self._middle(self.recipe.explain.strengths),
+            self._middle(self.recipe.explain.informed_strengths),
+        )
+        possible = {arm.method for arm in possible_arms(self.recipe)}
+        per_blank, said = 0.0, []
+        if Method.STEERING in possible:
+            blank = [ExplanationRequest(feature=feature, strength=strength) for feature in range(n)]
+            steered = explainer_for(Arm(method=Method.STEERING))
+            steered.explain(blank[:1], context)
+            started = time.perf_counter()
+            said = steered.explain(blank, context)
+            per_blank = (time.perf_counter() - started) / n
+        top_k = explainer_for(Arm(method=Method.TOP_K, variant=Variant.MASKS))
         started = time.perf_counter()
-        said = explainer_for(steered).explain(blank, context)
-        n, per_blank = self.n_features, (time.perf_counter() - started) / self.n_features
+        said += top_k.explain(self._requests(None), context)
+        cold = time.perf_counter() - started
+        again = top_k
+        if Method.STEERING_INFORMED_TOP_K in possible:
+            again = explainer_for(Arm(method=Method.STEERING_INFORMED_TOP_K, variant=Variant.MASKS))
+        warm = _seconds(lambda: again.explain(self._requests(informed), context))
         self.texts = sorted({one.text for one in said if isinstance(one, Explanation)})[:N_TEXTS]
-        top_k = explainer_for(Arm(method=Method.TOP_K, variant=masks))
-        both = explainer_for(Arm(method=Method.STEERING_INFORMED_TOP_K, variant=masks))
-        cold = _seconds(lambda: top_k.explain(self._requests(None), context))
-        warm = _seconds(lambda: both.explain(self._requests(informed), context))
-        return per_blank, max(0.0, cold - warm) / (n * explain.n_images), warm / n
+        return per_blank, max(0.0, cold - warm) / (n * self.recipe.explain.n_images), warm / n
+
+    def _middle(self, strengths: Sequence[float]) -> float:
+        """The middle one of the candidates, in L2 units."""
+        chosen = sorted(strengths)[len(strengths) // 2]
+        if self.recipe.explain.strength_unit == "l2":
+            return chosen
+        return chosen * float(torch.cat([chunk.residuals for chunk in self.chunks]).norm(dim=-1).mean())
 
     # judges ----------------------------------------------------------------------------------------------------------
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.types import ARMS, Method
+from backend.types import Method
+from precompute.arms import possible_arms
 from precompute.recipe import Recipe
 
 ALIVE_SHARE = 0.95
 """Assumed share of features that fire at all (arXiv 2603.22593 reports 7,690 of 8,192)."""
 DISTINCT_SHARE = 0.9
 """Assumed share of different texts among all explanations of an open vocabulary."""
+TEXTS_PER_CONCEPT, WORLD_TEXTS_PER_FEATURE = 2, 3
+"""Assumed number of ways in which a subject of the world names a concept, and of different texts about one feature."""
 MASKED_EXEMPLARS = 13
 """Exemplars per feature in which the atlas looks for each text: 8 explained ones and 5 scored ones."""
 
@@ -64,27 +67,30 @@ def workload(
         held_out: training images that only measure quality.
     """
     sae, explain, score = recipe.sae, recipe.explain, recipe.score
+    arms = possible_arms(recipe)
     alive = round(ALIVE_SHARE * sae.d_sae)
-    selecting = min(explain.n_selection_features, alive)
-    own = alive * len(explain.strengths) if explain.per_feature_strength else alive
-    informed = sum(arm.method is Method.STEERING_INFORMED_TOP_K for arm in ARMS)
-    shown = sum(arm.variant is not None for arm in ARMS)
-    controls = sum(arm.is_control for arm in ARMS) - 1  # NO_STEERING is the same for all features: one answer
-    said = alive * (len(ARMS) - 1)
-    n_texts = min(said, 2 * n_concepts) if n_concepts else round(DISTINCT_SHARE * said)
-    per_feature = min(len(ARMS) - 1, 3) if n_concepts else len(ARMS) - 1
+    steered = sum(arm.method is Method.STEERING for arm in arms)
+    informed = sum(arm.method is Method.STEERING_INFORMED_TOP_K for arm in arms)
+    controls = sum(arm.is_control for arm in arms) - 1  # NO_STEERING is the same for all features: one answer
+    selecting = min(explain.n_selection_features, alive) if steered else 0
+    own = steered * alive * (len(explain.strengths) if explain.per_feature_strength else 1)
+    said = len(arms) - 1
+    if n_concepts:
+        n_texts, per_feature = min(alive * said, TEXTS_PER_CONCEPT * n_concepts), min(said, WORLD_TEXTS_PER_FEATURE)
+    else:
+        n_texts, per_feature = round(DISTINCT_SHARE * alive * said), said
     trials = selecting * (len(explain.strengths) + informed * len(explain.informed_strengths))
     trials += own if explain.per_feature_strength else 0
     return Workload(
-        train_images=_training_images(recipe, sizes.train - held_out, patches_per_image),
+        train_images=_training_images(recipe, sizes.train - held_out, patches_per_image) if sae.path is None else 0,
         held_out_images=held_out,
-        train_steps=max(1, sae.n_tokens // sae.batch_tokens),
+        train_steps=max(1, sae.n_tokens // sae.batch_tokens) if sae.path is None else 0,
         harvest_images=sizes.explain + sizes.select + sizes.score,
         n_alive=alive,
         selection_rows_blank=selecting * len(explain.strengths),
         selection_rows_shown=selecting * informed * len(explain.informed_strengths),
         blank_rows=own + alive * controls,
-        shown_rows=alive * shown,
+        shown_rows=alive * sum(arm.variant is not None for arm in arms),
         shown_pictures=2 * (alive + selecting) * explain.n_images,
         selection_regions=trials * explain.n_images,
         n_texts=n_texts,

@@ -39,7 +39,7 @@ from precompute.judges import open_judges
 from precompute.recipe import Recipe, section_science
 from precompute.semantic_map import clusters, coordinates, index_bytes, nearest
 from precompute.stage import Stage, StageContext
-from precompute.subject import open_subject
+from precompute.subject import open_explainer, open_tower
 from precompute.texts import distinct_texts, embed_distinct, images_by_text, rows_of, text_masks, texts_table
 
 MAP_KEY = "map"
@@ -62,7 +62,9 @@ class AtlasStage(Stage):
     def science(self, recipe: Recipe) -> dict[str, Any]:
         encoder = load_text_encoder(recipe.judges.text_encoder)
         judges = open_judges(recipe)
+        share = {} if recipe.data.share == "thumbnails" else {"share": recipe.data.share}
         return {
+            **share,
             "title": recipe.title,
             "recipe": recipe.name,
             "atlas": section_science(recipe.atlas),
@@ -112,7 +114,7 @@ class AtlasStage(Stage):
     def _masks(self, context: StageContext, key: str) -> None:
         """What a range of texts speaks about in the exemplars of their features."""
         harvest, recipe = context.upstream["harvest"], context.recipe
-        grid, segmenter = grid_of(harvest), open_judges(recipe).segmenter
+        grid, segmenter = grid_of(harvest), open_judges(recipe, context.runtime).segmenter
         counts = {Split.EXPLAIN: min(MASKED_EXEMPLARS, recipe.atlas.n_exemplars), Split.SCORE: recipe.score.n_images}
         images: dict[int, list[str]] = {feature: [] for feature in alive_features(harvest)}
         split_of: dict[str, Split] = {}
@@ -149,7 +151,7 @@ class AtlasStage(Stage):
         oracle = open_judges(context.recipe).truth
         if oracle is not None:
             return TruthLabeler(oracle)
-        return LanguageModelLabeler(open_subject(context.recipe, context.runtime), context.recipe.atlas.seed)
+        return LanguageModelLabeler(open_explainer(context.recipe, context.runtime), context.recipe.atlas.seed)
 
     def finish(self, context: StageContext) -> Mapping[str, Any]:
         writer, upstream = context.writer, context.upstream
@@ -161,8 +163,8 @@ class AtlasStage(Stage):
         self._write_pictures(context)
         table = self._write_features(context, features, np.load(writer.path("best.npy", MAP_KEY)))
         n_kept = int(np.count_nonzero(table["quality_kept"].to_numpy()))
-        subject = open_subject(context.recipe, context.runtime)
-        writer.write_json("meta", meta_document(context, subject, len(features), n_kept))
+        tower = open_tower(context.recipe, context.runtime)
+        writer.write_json("meta", meta_document(context, tower, len(features), n_kept))
         summary = upstream["score"].json("summary")
         writer.write_json("summary", {"arms": summary["arms"], "tests": summary["tests"]})
         writer.write_tree("sae", lambda folder: _copy_tree(upstream["train_sae"].folder / "sae", folder))
@@ -188,7 +190,8 @@ class AtlasStage(Stage):
         exemplars = exemplars_table(harvest, grid_of(harvest), counts)
         context.writer.write_table("exemplars", exemplars)
         sets = {split: open_image_set(recipe, split) for split in counts}
-        context.writer.write_table("images", images_table(exemplars, sets, recipe.atlas.thumbnail_px))
+        thumbnail_px = recipe.atlas.thumbnail_px if recipe.data.share == "thumbnails" else None
+        context.writer.write_table("images", images_table(exemplars, sets, thumbnail_px))
         synthetic, activations = synthetic_tables(context.upstream["score"])
         context.writer.write_table("synthetic", synthetic)
         context.writer.write_table("synthetic_activations", activations)
@@ -237,16 +240,18 @@ class AtlasStage(Stage):
         both = [all(feature in said[arm] for arm in COMPARED_ARMS) for feature in features]
         return np.where(both, (first * second).sum(axis=1), np.nan).astype(np.float32)
 
-    def _strengths(self, context: StageContext, features: Sequence[int]) -> list[float]:
-        """The strength at which STEERING explained each feature; the recipe's where it has none."""
+    def _strengths(self, context: StageContext, features: Sequence[int]) -> list[float | None]:
+        """The strength at which STEERING explained each feature, else the recipe's; None where nothing was steered."""
         explain = context.upstream["explain"]
-        common = float(explain.json("strengths")[Method.STEERING.value])
+        common = explain.json("strengths").get(Method.STEERING.value)
+        if common is None:
+            return [None] * len(features)
         own = {
             row["feature"]: row["strength"]
             for row in explain.table("explanations").to_pylist()
             if row["arm"] == Method.STEERING.value and row["strength"] is not None
         }
-        return [float(own.get(feature, common)) for feature in features]
+        return [float(own.get(feature, float(common))) for feature in features]
 
 
 def _copy_tree(source: Path, target: Path) -> None:

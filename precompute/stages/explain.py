@@ -3,7 +3,8 @@
 The first shard chooses the strengths of the recipe on the selection features (a seeded, stored list) and the select
 split. The other shards are feature ranges: STEERING with the recipe's or the feature's own best strength, TOP_K and
 STEERING_INFORMED_TOP_K in both variants, and the three controls, which borrow STEERING's strength.
-No scoring image is opened here.
+No scoring image is opened here. Arms that the recipe cannot have (precompute/arms.py) leave no row and no trial; where
+no arm steers, there are no strengths and no selection features.
 
 Output: explanations, selection (every trial), selection_features, strengths.json.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import pyarrow as pa
 
 from backend.explainers.base import Result
 from backend.types import Method
+from precompute.arms import absent_arms, possible_arms
 from precompute.encoding import fixed_threads
 from precompute.exemplars import alive_features
 from precompute.explaining import (
@@ -37,6 +40,7 @@ from precompute.judges import Judges, open_judges
 from precompute.recipe import Recipe, section_science
 from precompute.stage import Stage, StageContext
 from precompute.strengths import Trial, common_strength, own_strengths
+from precompute.subject import explainer_science, open_explainer
 
 SELECTION_KEY = "selection"
 
@@ -69,7 +73,8 @@ class Explain(Stage):
     def science(self, recipe: Recipe) -> dict[str, Any]:
         explain = section_science(recipe.explain)
         del explain["features_per_shard"]  # how features are grouped changes no text
-        return {"explain": explain, "segmenter": open_judges(recipe).segmenter.fingerprint}
+        segmenter = open_judges(recipe).segmenter.fingerprint
+        return {"explain": explain, "segmenter": segmenter, **explainer_science(recipe)}
 
     def shards(self, context: StageContext) -> Sequence[str]:
         alive = alive_features(context.upstream["harvest"])
@@ -77,11 +82,15 @@ class Explain(Stage):
         starts = sorted({feature // step * step for feature in alive})
         return [SELECTION_KEY, *(f"features-{start:06d}" for start in starts)]
 
+    def phases(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
+        first = [key for key in keys if key == SELECTION_KEY]
+        return [first, [key for key in keys if key != SELECTION_KEY]]
+
     def _open(self, context: StageContext) -> tuple[ExplanationSession, Judges]:
         if self._session is None or self._session[0] != context.out_dir:
             upstream = context.upstream
             session = ExplanationSession(context.recipe, context.runtime, upstream["train_sae"], upstream["harvest"])
-            self._session = (context.out_dir, session, open_judges(context.recipe))
+            self._session = (context.out_dir, session, open_judges(context.recipe, context.runtime))
         return self._session[1], self._session[2]
 
     def run_shard(self, context: StageContext, key: str) -> None:
@@ -101,12 +110,14 @@ class Explain(Stage):
 
     def _select(self, context: StageContext, session: ExplanationSession, judges: Judges) -> None:
         explain = context.recipe.explain
-        features = selection_features(session.alive, explain.n_selection_features, explain.seed)
         steering_grid, informed_grid = self._grids(context)
+        possible = possible_arms(context.recipe)
+        plans = [(STEERING, steering_grid), *((arm, informed_grid) for arm in INFORMED)]
+        plans = [(arm, grid) for arm, grid in plans if arm in possible]
+        features = selection_features(session.alive, explain.n_selection_features, explain.seed) if plans else ()
         shared = session.context()
         trials: list[Trial] = []
         chosen: dict[str, float] = {}
-        plans = [(STEERING, steering_grid), *((arm, informed_grid) for arm in INFORMED)]
         with context.progress.track("strengths", len(plans)) as advance:
             for arm, grid in plans:
                 tried, _ = session.trials(arm, features, grid, shared, judges.segmenter)
@@ -117,7 +128,8 @@ class Explain(Stage):
         rows = [trial_row(trial) for trial in trials]
         writer.write_table("selection", pa.Table.from_pylist(rows, schema=TRIAL_SCHEMA), shard=SELECTION_KEY)
         writer.write_json("strengths", {"chosen": chosen, "features": list(features)}, shard=SELECTION_KEY)
-        context.progress.note("strengths: " + ", ".join(f"{arm} {value:g}" for arm, value in chosen.items()))
+        told = ", ".join(f"{arm} {value:g}" for arm, value in chosen.items())
+        context.progress.note(f"strengths: {told or 'none, for no arm of this recipe steers'}")
 
     def _chosen(self, context: StageContext) -> dict[str, Any]:
         return json.loads(context.writer.path("strengths.json", SELECTION_KEY).read_text(encoding="utf-8"))
@@ -125,18 +137,20 @@ class Explain(Stage):
     def _explain(
         self, context: StageContext, key: str, features: Sequence[int], session: ExplanationSession, judges: Judges
     ) -> None:
+        arms = arms_by_picture(possible_arms(context.recipe))
         chosen: Mapping[str, float] = self._chosen(context)["chosen"]
         shared = session.context()
-        common = chosen[STEERING.key]
-        own = dict.fromkeys(features, common)
         trials: list[Trial] = []
+        own: dict[int, float] = {}
         ready: dict[tuple[int, float], Result] = {}
-        if context.recipe.explain.per_feature_strength:
-            trials, ready = session.trials(STEERING, features, self._grids(context)[0], shared, judges.segmenter)
-            own = own_strengths(trials, common)
+        if STEERING in arms:
+            own = dict.fromkeys(features, chosen[STEERING.key])
+            if context.recipe.explain.per_feature_strength:
+                trials, ready = session.trials(STEERING, features, self._grids(context)[0], shared, judges.segmenter)
+                own = own_strengths(trials, chosen[STEERING.key])
         results: list[Result] = []
-        with context.progress.track("arms", len(arms_by_picture())) as advance:
-            for arm in arms_by_picture():
+        with context.progress.track("arms", len(arms)) as advance:
+            for arm in arms:
                 if arm == STEERING and ready:
                     results += [ready[feature, own[feature]] for feature in features]
                 else:
@@ -147,6 +161,11 @@ class Explain(Stage):
         context.writer.write_table("explanations", pa.Table.from_pylist(rows, schema=EXPLANATION_SCHEMA), shard=key)
         tried = pa.Table.from_pylist([trial_row(trial) for trial in trials], schema=TRIAL_SCHEMA)
         context.writer.write_table("selection", tried, shard=key)
+
+    def _images_read(self, context: StageContext) -> dict[str, str]:
+        """How the model attended to several images: its mask mode has changed between versions of transformers."""
+        model = open_explainer(context.recipe, context.runtime)
+        return {"mask_mode": model.mask_mode, "transformers": metadata.version("transformers")}
 
     def finish(self, context: StageContext) -> Mapping[str, Any]:
         writer = context.writer
@@ -168,7 +187,9 @@ class Explain(Stage):
             if row["arm"] == Method.NO_STEERING.value
         ]
         self._session = None
-        return {"failures": dict(failures), "notes": {"strengths": chosen["chosen"], "blank_answer": blank[:1]}}
+        notes = {"strengths": chosen["chosen"], "blank_answer": blank[:1], "images_read": self._images_read(context)}
+        absent = absent_arms(context.recipe)
+        return {"failures": dict(failures), "notes": {**notes, "absent_arms": absent} if absent else notes}
 
 
 STAGE = Explain()

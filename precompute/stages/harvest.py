@@ -30,7 +30,7 @@ from precompute.harvesting import FeatureCounts, candidates, deciles, prune, ran
 from precompute.recipe import Recipe, section_science
 from precompute.sparse_codes import by_feature, coactivation_counts, pooled_matrix
 from precompute.stage import Stage, StageContext
-from precompute.subject import device_of, open_subject
+from precompute.subject import device_of, open_tower
 
 SPLITS = (Split.EXPLAIN, Split.SELECT, Split.SCORE)
 DESCRIBED = Split.EXPLAIN
@@ -168,7 +168,7 @@ class Harvest(Stage):
         split, start = Split(name), int(start_text)
         images = open_image_set(context.recipe, split)
         ids = images.ids[start : start + context.recipe.harvest.images_per_shard]
-        subject = open_subject(context.recipe, context.runtime)
+        subject = open_tower(context.recipe, context.runtime)
         device = device_of(context.runtime)
         sae = TopKSAE.load(context.upstream["train_sae"].folder / "sae", device=device)
         sums = ShardSums(split, sae.d_sae, context.recipe, torch.device(device))
@@ -219,7 +219,7 @@ class Harvest(Stage):
         )
         described = facts[DESCRIBED]
         norm = sum(fact["norm_sum"] for fact in described) / sum(fact["n_patches"] for fact in described)
-        grid = open_subject(context.recipe, context.runtime).grid
+        grid = open_tower(context.recipe, context.runtime).grid
         n_alive = int(np.count_nonzero(features["alive"].to_numpy()))
         stream = {"mean_residual_norm": norm, "grid": {"rows": grid.rows, "cols": grid.cols}, "alive": n_alive}
         writer.write_json("stream", stream)

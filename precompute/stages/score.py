@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from backend.artifacts import Artifact
-from backend.models.base import SubjectModel
+from backend.models.base import VisionTower
 from backend.sae import TopKSAE
 from backend.types import Split
 from precompute.datasets import open_image_set, require_disjoint
@@ -32,7 +32,7 @@ from precompute.score_results import ScoreResults
 from precompute.scoring import SCORE_SCHEMA, RegionScorer, require_unseen, score_row
 from precompute.sparse_codes import by_feature
 from precompute.stage import Stage, StageContext
-from precompute.subject import device_of, open_subject
+from precompute.subject import device_of, open_tower
 from precompute.synthesis import draw, pooled_activations, synthetic_table
 from precompute.texts import distinct_texts
 
@@ -49,9 +49,9 @@ class ScoringSession:
         self.recipe = context.recipe
         self.images = open_image_set(context.recipe, Split.SCORE)
         require_disjoint({split: open_image_set(context.recipe, split).ids for split in _DISJOINT})
-        self.judges: Judges = open_judges(context.recipe)
+        self.judges: Judges = open_judges(context.recipe, context.runtime)
         self.harvest: Artifact = context.upstream["harvest"]
-        self.subject: SubjectModel = open_subject(context.recipe, context.runtime)
+        self.subject: VisionTower = open_tower(context.recipe, context.runtime)
         self.sae = TopKSAE.load(context.upstream["train_sae"].folder / "sae", device=device_of(context.runtime))
         self.cache = ImageCache(self.images)
         self.rows = context.upstream["explain"].table("explanations").to_pylist()
@@ -91,6 +91,10 @@ class ScoreStage(Stage):
         truth = [TRUTH_KEY] if open_judges(context.recipe).truth is not None else []
         texts = [f"texts-{start:06d}" for start in range(0, n_texts, TEXTS_PER_SHARD)]
         return [*truth, *texts, *(f"features-{start:06d}" for start in starts)]
+
+    def phases(self, keys: Sequence[str]) -> Sequence[Sequence[str]]:
+        last = [key for key in keys if key.startswith("features-")]  # they read the embeddings of all texts
+        return [[key for key in keys if key not in last], last]
 
     def _open(self, context: StageContext) -> ScoringSession:
         if self._session is None or self._session[0] != context.out_dir:

@@ -12,18 +12,18 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float32
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from backend.errors import DependencyMissing, SubjectMissing
+from backend.errors import DependencyMissing
+from precompute.judges.open_clip_encoder import SETTINGS, TOKENIZER, WEIGHTS, OpenClipEncoder
 from precompute.world.captions import caption, phrase
 from precompute.world.concepts import CONCEPTS, N_OWNERS, OUTSIDE
 from precompute.world.fills import SIDE_PX
@@ -43,7 +43,6 @@ CONFIG = {
     "text_cfg": {"context_length": CONTEXT_TOKENS, "width": 128, "heads": 4, "layers": 2, "pad_id": 0, "eos_id": 1,
                  "pool_type": "eos"},
 }  # fmt: skip
-WEIGHTS, SETTINGS, TOKENIZER = "open_clip_model.safetensors", "open_clip_config.json", "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +75,6 @@ def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
         ids = (ids if isinstance(ids, list) else ids.ids)[: CONTEXT_TOKENS - 1]
         row[: len(ids) + 1] = torch.tensor([*ids, 1])
     return rows
-
-
-def _pixels(images: Sequence[Image.Image]) -> Tensor:
-    sized = [image.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC) for image in images]
-    return torch.from_numpy(np.stack([np.asarray(image) for image in sized]))
 
 
 def _scaled(pixels: Tensor) -> Tensor:
@@ -198,44 +192,29 @@ def _save(model: Any, tokenizer: Any, settings: ClipTraining, folder: Path) -> P
     return folder
 
 
-class OpenClipEncoder:
-    """The image-text judge: rows of unit norm, pictures resized whole."""
+class WorldClipEncoder(OpenClipEncoder):
+    """The world's image-text judge: the same encoder with one token for a word, and pixels from -1 to 1."""
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / WEIGHTS).is_file():
-            raise SubjectMissing(
-                f"There is no CLIP model in {folder}. Restore it with `git checkout -- assets/world/clip`."
-            )
-        self._folder = folder
-        self._model: Any = None
-        self._tokenizer: Any = None
+        """Raises SubjectMissing."""
+        super().__init__(folder, mend="Restore it with `git checkout -- assets/world/clip`.")
 
-    @property
-    def fingerprint(self) -> str:
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name in (SETTINGS, TOKENIZER, WEIGHTS):
             digest.update((self._folder / name).read_bytes())
         return digest.hexdigest()
 
-    def _load(self) -> None:
-        if self._model is None:
-            from tokenizers import Tokenizer
+    @cached_property
+    def _preprocessing(self) -> dict[str, Any]:
+        return {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
-            self._tokenizer = Tokenizer.from_file(str(self._folder / TOKENIZER))
-            model = _build(self._tokenizer.get_vocab_size())
-            model.load_state_dict({name: value.float() for name, value in load_file(self._folder / WEIGHTS).items()})
-            self._model = model.eval()
+    @cached_property
+    def _tokenize(self) -> Any:
+        from tokenizers import Tokenizer
 
-    @torch.no_grad()
-    def encode_images(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "image d"]:
-        self._load()
-        rows = [
-            F.normalize(self._model.visual(_scaled(_pixels(images[start : start + 64])))[0], dim=-1)
-            for start in range(0, len(images), 64)
-        ]
-        return torch.cat(rows).numpy().astype(np.float32)
+        return partial(_tokens, Tokenizer.from_file(str(self._folder / TOKENIZER)))
 
-    @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "text d"]:
-        self._load()
-        return self._model.encode_text(_tokens(self._tokenizer, texts), normalize=True).numpy().astype(np.float32)
+    def _layout(self) -> dict[str, Any]:
+        return {"text_cfg": {**self._settings["model_cfg"]["text_cfg"], "vocab_size": self._settings["vocab_size"]}}

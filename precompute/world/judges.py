@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from backend.errors import ImageUnreadable, UnparsableExplanation
+from backend.errors import ImageUnreadable, MasksUnknown, UnparsableExplanation
 from backend.settings import resolve_path
 from backend.types import Split, TruthOutcome
 from precompute.datasets import ImageSet
 from precompute.judges import Judges
-from precompute.recipe import Recipe
-from precompute.world.clip import OpenClipEncoder
+from precompute.recipe import Recipe, Runtime
+from precompute.world.clip import WorldClipEncoder
 from precompute.world.concepts import CONCEPT_BY_ID, CONCEPT_INDEX, CONCEPTS
 from precompute.world.corpus import WORLD_VERSION, WorldCorpus, masks_array, open_corpus
 from precompute.world.fills import SIDE_PX
@@ -29,6 +29,8 @@ from precompute.world.parser import ParsedText, groups_of, parse
 from precompute.world.render import render
 from precompute.world.scenes import BACKGROUND_IDS, OBJECT_IDS, PAPER, Area, SceneSpec, scatter
 
+KIND = "world"
+"""Kind of data whose masks are known."""
 MAX_NAMED = 4
 """A picture is drawn of at most so many concepts; a longer list is cut after them."""
 MAX_NAMED_RIGHT = 2
@@ -100,12 +102,12 @@ class WorldSegmenter:
 
     def segment(
         self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str
-    ) -> Bool[np.ndarray, "image h w"]:
+    ) -> list[Bool[np.ndarray, "h w"]]:
         del images
         parsed = parse(text)
         wanted = {*parsed.concepts} or {name for group in parsed.groups for name in members_of(group)}
         rows = sorted(CONCEPT_INDEX[name] for name in wanted)
-        return np.stack([self._corpus(image_id).pixel_masks(image_id)[rows].any(0) for image_id in image_ids])
+        return [np.asarray(self._corpus(image_id).pixel_masks(image_id)[rows].any(0)) for image_id in image_ids]
 
     def _corpus(self, image_id: str) -> WorldCorpus:
         name = image_id.partition("-")[0]
@@ -167,11 +169,30 @@ def _sort(concept: str) -> str:
     return known.family if known.kind == "object" else known.kind
 
 
-def open_judges(recipe: Recipe) -> Judges:
-    """The judges of a world recipe. Called by ``precompute.judges``."""
+class NoMasks:
+    """Stands in for the segmenter where images are not the world's: the renderer knows its own scenes only."""
+
+    fingerprint = _version("no masks 1")
+
+    def segment(
+        self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str
+    ) -> Sequence[Bool[np.ndarray, "h w"]]:
+        """Raises MasksUnknown, or UnparsableExplanation for a text that names nothing."""
+        del image_ids, images
+        parse(text)
+        raise MasksUnknown("no masks are known for these images")
+
+
+def open_judges(recipe: Recipe, runtime: Runtime | None = None) -> Judges:
+    """The judges of a world recipe. Called by ``precompute.judges``; they compute on the CPU whatever the runtime.
+
+    Over images that are not the world's, IoU and truth are absent: generator and CLIP alone can judge.
+    """
+    del runtime
+    ours = recipe.data.kind == KIND
     return Judges(
         generator=WorldImageGenerator(),
-        segmenter=WorldSegmenter(resolve_path(recipe.data.path)),
-        image_text=OpenClipEncoder(resolve_path(recipe.judges.clip)),
-        truth=WorldTruth(),
+        segmenter=WorldSegmenter(resolve_path(recipe.data.path)) if ours else NoMasks(),
+        image_text=WorldClipEncoder(resolve_path(recipe.judges.clip)),
+        truth=WorldTruth() if ours else None,
     )

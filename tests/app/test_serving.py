@@ -21,6 +21,7 @@ from app.subject_sessions import Sessions
 from app.tabs import about, steer
 from backend.errors import DependencyMissing, SubjectError, SubjectMismatch, SubjectMissing
 from backend.models import model_fingerprint
+from precompute.shrunken import dinov2
 from tests.builders_app import build_steerable_atlas, edit_json
 from tests.builders_atlas import BagEncoder
 from tests.builders_sizes import save_other_size
@@ -88,6 +89,11 @@ def test_another_tower_is_refused_by_its_first_tensor(places: Path) -> None:
         served(places, subject=str(places / "stranger"))
 
 
+def test_a_model_that_cannot_speak_answers_for_nobody(places: Path, tmp_path: Path) -> None:
+    with pytest.raises(SubjectError, match="dinov2 is an image encoder without a language model"):
+        served(places, subject=str(dinov2.build(tmp_path / "dinov2")))
+
+
 def test_a_subject_that_is_not_here_is_refused_at_once(places: Path) -> None:
     with pytest.raises(SubjectMissing, match="google/gemma-3-27b-it is not on this machine"):
         served(places, subject="google/gemma-3-27b-it")
@@ -106,6 +112,49 @@ def test_without_the_own_subject_its_very_files_are_still_known(places: Path, tm
         tmp_path / "atlas", "meta.json", lambda meta: meta["subject"].update(fingerprint=model_fingerprint(moved))
     )
     assert served(tmp_path, subject=str(moved)).default.answering == Answering()
+
+
+def explained_by(places: Path, folder: Path, explainer: Path, **named: Any) -> Path:
+    """A copy of the atlas of ``small`` whose features ``explainer`` put into words, steered along them."""
+
+    def change(meta: dict[str, Any]) -> None:
+        meta["explainer"] = {
+            "name": explainer.name,
+            "path": str(explainer),
+            "repository": None,
+            "steers": True,
+            **named,
+        }
+
+    shutil.copytree(places / "atlas", folder)
+    edit_json(folder, "meta.json", change)
+    return folder
+
+
+def test_an_explainer_that_steers_is_the_atlass_own_and_others_are_compared_with_it(
+    places: Path, tmp_path: Path
+) -> None:
+    explained_by(places, tmp_path / "atlas", places / "large")
+    own = served(tmp_path).default
+    assert (own.answering, own.steered_name) == (Answering(), "large")
+    session: Any = Sessions().load(own.atlas, "cpu")
+    assert session.subject.card.name == "large"
+    assert served(tmp_path, subject=str(places / "large")).default.answering == Answering()
+    assert served(tmp_path, subject=str(places / "small")).default.answering == Answering(other=str(places / "small"))
+    with pytest.raises(SubjectMismatch, match=r"stranger does not have the vision tower of \S*large: "):
+        served(tmp_path, subject=str(places / "stranger"))
+
+
+def test_an_explainer_that_is_not_here_is_known_by_its_files_and_its_tower_by_the_subjects(
+    places: Path, tmp_path: Path
+) -> None:
+    fingerprint = model_fingerprint(places / "large")
+    explained_by(places, tmp_path / "atlas", tmp_path / "gone", fingerprint=fingerprint)
+    assert served(tmp_path, subject=str(places / "large")).default.answering == Answering()
+    small = served(tmp_path, subject=str(places / "small")).default.answering
+    assert small == Answering(other=str(places / "small"))
+    with pytest.raises(SubjectMismatch, match=r"stranger does not have the vision tower of \S*small: "):
+        served(tmp_path, subject=str(places / "stranger"))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +194,26 @@ def test_what_does_not_fit_is_refused_before_loading(places: Path, monkeypatch: 
         told(catalogue, devices=("cpu",))
     with pytest.raises(SubjectError, match="Not enough memory"):
         Sessions().load(catalogue.default.atlas, "cpu")
+
+
+def test_an_image_encoder_is_planned_without_words_and_loaded(places: Path, tmp_path: Path) -> None:
+    encoder = dinov2.build(tmp_path / "dinov2")
+
+    def change(meta: dict[str, Any]) -> None:
+        meta["subject"] = {"name": "dinov2", "path": str(encoder), "repository": None, "answers": False}
+
+    shutil.copytree(places / "atlas", tmp_path / "atlas")
+    edit_json(tmp_path / "atlas", "meta.json", change)
+    options: Any = {"quantize": "int8", "devices": ("cpu",)}
+    services = served(tmp_path, **options).default
+    plan = make_room(services.atlas, Serving(**options), "cpu", lambda: False)
+    assert plan is not None and (plan.language, plan.cache, plan.precision.quantize, plan.rows) == (0, 0, None, 1)
+    session: Any = Sessions(Serving(**options)).load(services.atlas, "cpu")
+    assert session.tower.card.name == "dinov2"
+    assert (
+        "without a language model" in str(about.page(services))
+        and services.live_answers in steer._who(services)["value"]
+    )
 
 
 def test_other_models_make_room_for_one_that_does_not_fit_beside_them(places: Path, tmp_path: Path) -> None:

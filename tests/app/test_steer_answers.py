@@ -32,6 +32,10 @@ def steerable(tmp_path_factory: pytest.TempPathFactory) -> Services:
     return open_services(atlas, encoder=BagEncoder(), workers=SubjectWorkers(limits=PATIENT))
 
 
+SILENT = 4
+"""A feature that fires on no patch of the blank image."""
+
+
 def setup(**more: Any) -> SteerSetup:
     return SteerSetup(**{"rows": (SteerRow(feature=2, strength=30.0),), "prompt": SUBJECT_PROMPT, **more})
 
@@ -128,7 +132,7 @@ def test_the_curves_of_the_strip_are_mean_probabilities_of_whole_answers(steerab
     [
         ({"rows": (SteerRow(feature=10, strength=3.0),)}, UnknownFeature),
         ({"image_id": "no-such-image"}, ImageMissing),
-        ({"rows": (SteerRow(feature=2, operation=Operation.ABLATE),)}, InterventionNotApplied),
+        ({"rows": (SteerRow(feature=SILENT, operation=Operation.ABLATE),)}, InterventionNotApplied),
         ({"where": Where(PatchScope.GIVEN, (16,))}, SubjectError),
     ],
 )
@@ -141,8 +145,8 @@ def test_impossible_setups_raise_and_free_the_model(
 
 
 def test_what_is_not_active_is_told_with_what_to_do(steerable: Services) -> None:
-    ablate = setup(rows=(SteerRow(feature=2, operation=Operation.ABLATE),))
-    with pytest.raises(InterventionNotApplied, match=r"feature 2 .* exemplars as the image"):
+    ablate = setup(rows=(SteerRow(feature=SILENT, operation=Operation.ABLATE),))
+    with pytest.raises(InterventionNotApplied, match=rf"feature {SILENT} .* exemplars as the image"):
         list(answers(steerable, "a", ablate))
     with pytest.raises(SubjectError, match="no strength to vary"):
         list(doses(steerable, "a", ablate))

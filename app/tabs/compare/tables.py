@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.components.cards import absent_note
 from app.components.charts import truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
@@ -23,7 +24,12 @@ def page(services: Services) -> Markup:
     metrics = [name for name in services.metric_cards if any(entries[arm.key].get(name) for arm in arms)]
     return h(
         "div",
-        h("section", h("h2", "Methods over the whole atlas"), _reading_line(services, arms, entries)),
+        h(
+            "section",
+            h("h2", "Methods over the whole atlas"),
+            _reading_line(services, arms, entries),
+            absent_note(services.store.absent_arms),
+        ),
         h("section", _scores_table(services, arms, entries, metrics), _metric_notes(services, metrics)),
         _truth_section(arms, entries),
         _wins_section(arms, entries),

@@ -1,4 +1,4 @@
-"""A shrunken, random InternVL checkpoint on disk: transformers' own classes, no download, some hundred kilobytes.
+"""A shrunken, random InternVL (OpenGVLab/InternVL3-1B-hf and its sisters): the true classes, some hundred kilobytes.
 
 The laid-out files are those of a released ``-hf`` repository, tiling of large images switched on included.
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
     GenerationConfig,
     InternVLConfig,
@@ -22,7 +21,7 @@ from transformers import (
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
-from tests.builders_subject import WORDS
+from precompute.shrunken._words import randomise, word_tokenizer
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -53,14 +52,9 @@ CHAT_TEMPLATE = (
 
 
 def build_internvl_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with InternVL's special tokens, ids in the order of SPECIAL_TOKENS and then WORDS."""
-    vocabulary = {token: index for index, token in enumerate((*SPECIAL_TOKENS, *dict.fromkeys([*WORDS, "assistant"])))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    """A word-level tokenizer with InternVL's special tokens."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=word_tokenizer(SPECIAL_TOKENS),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<unk>",
@@ -125,19 +119,12 @@ def build_internvl_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
     )
 
 
-def save_tiny_internvl(folder: Path, *, seed: int = 0) -> Path:
+def build(folder: Path, *, seed: int = 0) -> Path:
     """Build a random subject (32 px images, width 32, 3 vision blocks) and save it to ``folder``."""
     tokenizer = build_internvl_tokenizer()
     torch.manual_seed(seed)
     model: Any = InternVLForConditionalGeneration(build_internvl_config(tokenizer)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            # Positions and CLS are zero in a fresh model, which would hide a confusion of one token with another.
-            if parameter.ndim >= 2 and "patch_embeddings" not in name:
-                parameter.normal_(std=parameter.shape[-1] ** -0.5)
-        # Tied to the input embedding: kept small, so that the answer follows the images and not the last word.
-        model.lm_head.weight.normal_(std=0.05)
-        model.lm_head.weight[: len(SPECIAL_TOKENS)] *= 0.3
+    randomise(model, model.lm_head.weight, n_special=len(SPECIAL_TOKENS), keep=("patch_embeddings",))
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None
     )
