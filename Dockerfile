@@ -17,16 +17,20 @@ RUN groupadd --gid 10001 iconoscope \
 
 WORKDIR /srv/iconoscope
 
-# The locked packages are a layer of their own: a change of our code does not install them anew.
-COPY requirements.lock ./
-RUN python -m pip install --require-hashes --only-binary :all: -r requirements.lock
+# The locked packages are a layer of their own: a change of our code does not install them anew. As in the Makefile, the
+# lock is the whole truth (no dependencies are resolved), and the few packages without a wheel are built from their
+# source after the rest.
+COPY requirements.lock requirements-source.lock ./
+RUN python -m pip install --require-hashes --no-deps --only-binary :all: -r requirements.lock \
+ && SAM2_BUILD_CUDA=0 python -m pip install --require-hashes --no-deps --no-build-isolation -r requirements-source.lock
 
-# With `--build-arg PAPER=1` come the packages for the real subjects and judges: they are not locked, but the lock
-# holds everything they share with the base where it is. sam2 is built from source.
+# With `--build-arg PAPER=1` come the packages for the real subjects and judges that the lock does not hold; it
+# constrains those they share.
 ARG PAPER=0
 COPY pyproject.toml README.md LICENSE ./
 RUN if [ "$PAPER" = "1" ]; then \
-      sed -nE 's/^([A-Za-z0-9._-]+)(\[[a-z,]+\])?==([^ ;\\]+).*/\1==\3/p' requirements.lock > constraints.txt \
+      sed -nE 's/^([A-Za-z0-9._-]+)(\[[a-z,]+\])?==([^ ;\\]+).*/\1==\3/p' requirements.lock requirements-source.lock \
+        > constraints.txt \
       && mkdir app backend precompute \
       && python -m pip install --no-build-isolation --constraint constraints.txt '.[paper]' \
       && python -m pip uninstall --yes iconoscope \

@@ -47,7 +47,7 @@ class TokenAnswer(TypedDict):
 
 
 class SteerAnswer(TypedDict):
-    """A steered answer, never without its controls."""
+    """A steered answer, never without its controls; ``answered_by`` names the model and, if quantised, its bits."""
 
     atlas: AtlasStamp
     features: list[dict[str, Any]]
@@ -58,6 +58,7 @@ class SteerAnswer(TypedDict):
     sampling: str
     answers: dict[str, ColumnAnswer]
     tokens: list[TokenAnswer]
+    answered_by: str
     stopped: bool
     seconds: float
     note: str
@@ -127,6 +128,7 @@ def steer_answer(services: Services, visitor: str, setup: SteerSetup) -> SteerAn
             )
         },
         "tokens": _tokens(frame),
+        "answered_by": services.answering.phrase(services.steered_name),
         "stopped": frame.stopped,
         "seconds": frame.seconds,
         "note": "One answer per column (n = 1): what differs from every control is the feature's doing.",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from app.services import Services, open_services
-from app.subject_worker import SubjectWorkers
+from app.serving import DEFAULT, Serving
+from app.subject_worker import workers_for
 from backend.errors import ArtifactMissing
 from backend.text_encoders import TextEncoder
 
@@ -50,11 +51,18 @@ class Catalogue:
 
 
 def open_catalogue(
-    paths: Sequence[str | Path], *, verify: bool = True, encoder: TextEncoder | None = None
+    paths: Sequence[str | Path],
+    *,
+    verify: bool = True,
+    encoder: TextEncoder | None = None,
+    serving: Serving = DEFAULT,
 ) -> Catalogue:
-    """Open atlases. Two of the same name get their version in the key. Raises the artifact errors."""
-    workers = SubjectWorkers()
-    opened = [open_services(path, verify=verify, encoder=encoder, workers=workers) for path in paths]
+    """Open atlases, one line before the models of all. Two of the same name get their version in the key.
+
+    Raises the errors of :func:`app.services.open_services`.
+    """
+    workers = workers_for(serving)
+    opened = [open_services(path, verify=verify, encoder=encoder, workers=workers, serving=serving) for path in paths]
     keys = [key_of(one.meta) for one in opened]
     unique = [
         key if keys.count(key) == 1 else f"{key}-{one.version[:6]}" for one, key in zip(opened, keys, strict=True)

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from app import bundle, publishing, server
 from app.catalogue import Catalogue, open_catalogue
 from app.components.addresses import static
 from app.services import Services
+from app.serving import DEFAULT, Serving
+from app.serving_plans import foresee
+from app.subject_sessions import find_devices
 from app.theme import build_theme
 from app.ui import build_ui
 from backend.errors import DependencyMissing, IconoscopeError
@@ -64,12 +67,15 @@ def start(
     warm: bool = True,
     verify: bool = True,
     encoder: TextEncoder | None = None,
+    serving: Serving = DEFAULT,
+    tell: Callable[[str], None] = log.info,
 ) -> Explorer:
     """Open the atlases and serve them. See :func:`app.launch`."""
     if not server.plotly_path().is_file():
         raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
     share_processors()
-    catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder)
+    catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder, serving=serving)
+    tell_plans(catalogue, serving, tell)
     blocks = build_ui(catalogue)
     blocks.queue(max_size=MAX_WAITING)
     _, url, _ = blocks.launch(
@@ -97,6 +103,19 @@ def start(
     if block:
         explorer.wait()
     return explorer
+
+
+def tell_plans(catalogue: Catalogue, serving: Serving, tell: Callable[[str], None]) -> None:
+    """Say who will answer and what it will take, unless it is the default: then it is told when the model is loaded.
+
+    Raises what the plan finds: a model that is missing or does not fit was asked for, so it is an error at once.
+    """
+    if not serving.is_asked:
+        return
+    for services in catalogue:
+        tell(f"{services.key}: {services.live_answers}")
+    for line in foresee((one.atlas for one in catalogue), serving, serving.devices or find_devices()):
+        tell(f"Memory on {line}")
 
 
 def share_processors() -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.subject_worker import AtlasWorker, SubjectWorkers
+from app.serving import DEFAULT, OWN, Answering, Serving, answering
+from app.subject_worker import AtlasWorker, SubjectWorkers, workers_for
 from backend.atlas import FeatureAtlas
 from backend.feature_store import ExemplarRecord, FeatureStore
 from backend.search import Search
@@ -25,6 +26,8 @@ class Services:
     worker: AtlasWorker
     key: str = "atlas"
     """Names the atlas in addresses; set by the catalogue."""
+    answering: Answering = OWN
+    """Which model the worker runs."""
 
     @property
     def store(self) -> FeatureStore:
@@ -55,6 +58,20 @@ class Services:
         named = subject.get("repository") or self.meta.get("title") or subject.get("name")
         return str(named or "unnamed subject model")
 
+    @property
+    def steered_name(self) -> str:
+        """Name of the model that the atlas is steered with: the explainer's where it has the subject's tower."""
+        model = self.store.steered_model
+        if model == (self.meta.get("subject") or {}):
+            return self.subject_name
+        return str(model.get("repository") or model["name"])
+
+    @property
+    def live_answers(self) -> str:
+        """Which model answers live and at which precision, or why none can, in sentences."""
+        cannot = self.store.cannot_steer
+        return f"{cannot}." if cannot else self.answering.sentence(self.steered_name)
+
     def pictures(self, feature: int, n: int) -> tuple[ExemplarRecord, ...]:
         """The ``n`` exemplars that show best what a feature looks at: those with its strongest single patches.
 
@@ -75,11 +92,15 @@ def open_services(
     verify: bool = True,
     encoder: TextEncoder | None = None,
     workers: SubjectWorkers | None = None,
+    serving: Serving = DEFAULT,
 ) -> Services:
     """Open the atlas; its subject model is not loaded. Raises the artifact errors of FeatureAtlas.open.
+
+    Where ``serving`` names another subject, its tower is compared first; errors as for :func:`app.serving.answering`.
 
     ``encoder`` embeds queries; None takes the one the atlas names, loaded on the first query. ``workers`` are those
     of all atlases served together; None makes new ones.
     """
     atlas = FeatureAtlas.open(atlas_path, encoder=encoder, verify=verify)
-    return Services(atlas=atlas, worker=(workers or SubjectWorkers()).of(atlas))
+    worker = (workers or workers_for(serving)).of(atlas)
+    return Services(atlas=atlas, worker=worker, answering=answering(atlas, serving))

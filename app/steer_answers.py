@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from app import pictures
 from app.services import Services
-from app.steer_setup import SteerSetup
+from app.steer_setup import DOSE_TOKENS, DOSES, SteerSetup
 from app.subject_worker import Job, Waiting
 from backend.errors import InterventionNotApplied, SubjectError
 from backend.types import Operation, PatchScope
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
     from backend.types import Intervention
 
 MAX_NEW_TOKENS = 48
-DOSE_TOKENS = 16
-"""Longest answer of the dose-response strip."""
 CONTROL_SEED = 0
 """Seed of the random directions."""
 COLUMNS = ("unsteered", "steered", "random", "permuted")
-DOSES = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.6, 2.5, 4.0, 8.0)
-"""Strengths of the dose-response strip, in multiples of the set's own."""
 OWN_DOSE = DOSES.index(1.0)
 
 

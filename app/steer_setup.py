@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 MAX_ROWS = 8
 """Features in one set."""
 MAX_PROMPT_CHARACTERS = 600
+DOSES = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.6, 2.5, 4.0, 8.0)
+"""Strengths of the dose-response strip, in multiples of the set's own."""
+DOSE_TOKENS = 16
+"""Longest answer of the dose-response strip."""
 MAX_STRENGTH = 1e6
 """Residual-stream L2 units; far beyond what any tower survives."""
 MAX_TEMPERATURE = 5.0

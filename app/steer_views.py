@@ -11,8 +11,8 @@ from app.components.charts import truth_badge
 from app.components.markup import Markup, h
 from app.components.numbers import count, number
 from app.services import Services
-from app.steer_answers import COLUMNS, CONTROL_SEED, DOSE_TOKENS, DOSES, OWN_DOSE, AnswerFrame, DoseFrame
-from app.steer_setup import SteerSetup, written_patches, written_rows
+from app.steer_answers import COLUMNS, CONTROL_SEED, OWN_DOSE, AnswerFrame, DoseFrame
+from app.steer_setup import DOSE_TOKENS, DOSES, SteerSetup, written_patches, written_rows
 from backend.feature_store import FeatureRecord
 from backend.types import Method, Operation, PatchScope
 
@@ -68,9 +68,14 @@ def done_line(services: Services, setup: SteerSetup, frame: AnswerFrame | DoseFr
     """One line that says exactly what was done, so that it can be repeated."""
     end = "Stopped" if frame.stopped else "Done"
     told = f"{end} in {frame.seconds:.1f} s: {described(services, setup)}; one answer each (n = 1); "
-    told += f"random direction of seed {CONTROL_SEED}; {services.subject_name}."
+    told += f"random direction of seed {CONTROL_SEED}; {services.answering.phrase(services.steered_name)}."
     again = "The address of this page holds this set-up, and Start gives the same words again."
     return h("div", h("p", told, class_="ico-line"), h("p", again, class_="ico-why"), class_="ico-repeat")
+
+
+def who_answers(services: Services) -> Markup:
+    """One line for a page whose answers come from another model, or from rounded weights."""
+    return h("p", services.live_answers, class_="ico-why ico-who-answers")
 
 
 def described(services: Services, setup: SteerSetup) -> str:

@@ -5,14 +5,18 @@ torch is imported here only when a model is loaded.
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.serving import DEFAULT, Serving
+from app.serving_plans import dtype_on, make_room
 from backend.atlas import FeatureAtlas
 from backend.errors import DependencyMissing, SubjectError
-from backend.settings import load_settings, resolve_path
+from backend.settings import load_settings
 from backend.types import HookPoint
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 MAX_SUBJECTS = 2
 """Different subject models that stay in one device's memory; the one used longest ago is let go."""
 
+log = logging.getLogger(__name__)
 Load = Callable[[FeatureAtlas, str], "SteeringSession"]
 
 
@@ -51,7 +56,9 @@ def find_devices() -> Sequence[str]:
 class Sessions:
     """Loads and keeps the sessions of one device. One caller at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, serving: Serving = DEFAULT) -> None:
+        """Prepare; nothing is loaded. ``serving`` says which models answer, and at which precision."""
+        self._serving = serving
         self._subjects: OrderedDict[str, VisionTower] = OrderedDict()
         """By place of the weights; the one used last is last. Cut at one hook point, and re-cut for others."""
         self._sessions: dict[str, tuple[str, SteeringSession]] = {}
@@ -59,7 +66,7 @@ class Sessions:
 
     def load(self, atlas: FeatureAtlas, device: str) -> SteeringSession:
         """The session of an atlas. Raises SubjectError, SAEError and DependencyMissing, all in words."""
-        place = _subject_place(atlas)
+        place = self._serving.place(atlas)
         key = f"{fingerprint_of(atlas)} {place}"
         if key not in self._sessions:
             try:
@@ -79,22 +86,25 @@ class Sessions:
         hook = atlas.store.meta["hook_point"]
         point = HookPoint(layer=int(hook["layer"]), tower=hook["tower"], stream=hook["stream"])
         known = self._subjects.get(str(place))
-        subject = load_tower(place, point, device=device) if known is None else known.cut_at(point)
+        if known is None:
+            plan = make_room(atlas, self._serving, device, self._let_go_of_one)
+            log.info("loading %s", plan or place)
+            subject = load_tower(place, point, device=device, dtype=dtype_on(device), quantize=self._serving.quantize)
+        else:
+            subject = known.cut_at(point)
         session = SteeringSession(subject, TopKSAE.load(atlas.sae_dir))
         self._subjects.setdefault(str(place), subject)
         return session
 
     def _let_go(self) -> None:
         while len(self._subjects) > MAX_SUBJECTS:
-            place, _ = self._subjects.popitem(last=False)
-            self._sessions = {key: one for key, one in self._sessions.items() if one[0] != place}
+            self._let_go_of_one()
 
-
-def _subject_place(atlas: FeatureAtlas) -> str | Path:
-    """Folder of the steered model's weights if it is here, else its repository. Raises SubjectError without either."""
-    subject = atlas.store.steered_model
-    local = resolve_path(subject["path"]) if subject.get("path") else None
-    place = local if local is not None and local.exists() else subject.get("repository") or local
-    if place is None:
-        raise SubjectError("This atlas names no subject model, so it can be browsed but not steered.")
-    return place
+    def _let_go_of_one(self) -> bool:
+        """Forget the subject that was used longest ago. Whether there was one."""
+        if not self._subjects:
+            return False
+        place, _ = self._subjects.popitem(last=False)
+        self._sessions = {key: one for key, one in self._sessions.items() if one[0] != place}
+        gc.collect()  # so that its memory is free now, and not when Python next looks
+        return True

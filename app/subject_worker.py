@@ -18,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app.fair_queue import FairQueue, RateLimit
+from app.serving import Serving
 from app.subject_sessions import Load, Sessions, find_devices, fingerprint_of
 from backend.atlas import FeatureAtlas
 from backend.errors import IconoscopeError, SubjectBusy, SubjectTimeout
@@ -284,6 +285,11 @@ class SubjectWorkers:
     def _new_device(self, name: str | None) -> _Device:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"subject-{name or 'first'}")
         return _Device(name, thread, self._loader())
+
+
+def workers_for(serving: Serving) -> SubjectWorkers:
+    """The workers of models served in one way: a replica on every device it names, else on every GPU there is."""
+    return SubjectWorkers(devices=lambda: serving.devices or find_devices(), loader=lambda: Sessions(serving).load)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ IconoscopeError
 ├── SubjectError
 │   ├── SubjectMissing          no such model here, or gated: names the repository and its licence page
 │   ├── SubjectMismatch         the SAE was trained for another tower, layer or width
+│   ├── SizesUnknown            a model's description does not tell its sizes, so nothing can be planned
 │   ├── SubjectBusy             too many requests wait, or too many came at once: says when to try again
 │   ├── SubjectTimeout          an answer took longer than one may take
 │   └── InterventionNotApplied  the edit did not reach the residual stream: text is withheld
@@ -68,6 +69,10 @@ class SubjectMissing(SubjectError):
 
 class SubjectMismatch(SubjectError):
     """The SAE belongs to another tower, hook point or width."""
+
+
+class SizesUnknown(SubjectError):
+    """The description of a model does not tell its sizes."""
 
 
 class SubjectBusy(SubjectError):

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
+
+Quantization = Literal["int8", "int4"]
+"""Bits of the language model's weights; the vision tower is never quantised."""
 
 
 class Method(StrEnum):

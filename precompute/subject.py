@@ -96,11 +96,11 @@ def open_explainer(recipe: Recipe, runtime: Runtime) -> SubjectModel:
     """
     section = recipe.explainer
     point = UNCUT if section is not None and not section.steers else hook_point_of(recipe)
+    if section is not None and section.steers:
+        _check_towers(_folder(recipe.subject), _folder(section))
     model = _load(_place(section or recipe.subject), point, device_of(runtime), runtime.dtype)
     if not isinstance(model, SubjectModel):
         raise SubjectError(f"{model.card.name} {NO_LANGUAGE_MODEL}")
-    if section is not None and section.steers:
-        _check_towers(_place(recipe.subject), _place(section), point, device_of(runtime), runtime.dtype)
     return model
 
 
@@ -110,11 +110,11 @@ def _load(place: Path | str, hook_point: HookPoint, device: str, dtype: str) -> 
 
 
 @lru_cache(maxsize=1)
-def _check_towers(subject: Path | str, explainer: Path | str, hook_point: HookPoint, device: str, dtype: str) -> None:
-    """Once per run. The subject is read beside the explainer for as long as this takes, into the CPU's memory."""
+def _check_towers(subject: Path, explainer: Path) -> None:
+    """Once per run, from the files."""
     from backend.models.sharing import require_same_tower
 
-    require_same_tower(load_tower(subject, hook_point, dtype=dtype), _load(explainer, hook_point, device, dtype))
+    require_same_tower(subject, explainer)
 
 
 def _place(section: SubjectSection | ExplainerSection) -> Path | str:

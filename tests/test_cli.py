@@ -264,7 +264,7 @@ def test_search_says_what_is_wrong(atlas: Path, tmp_path: Path, capsys: pytest.C
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str, int]]:
     """What would have been served."""
     calls: list[tuple[Path, str, int]] = []
-    monkeypatch.setattr(serve, "open_explorer", lambda atlas, host, port: calls.append((atlas, host, port)))
+    monkeypatch.setattr(serve, "open_explorer", lambda atlas, host, port, **_: calls.append((atlas, host, port)))
     return calls
 
 

@@ -5,6 +5,7 @@ The subject is a shrunken DINOv2; a shrunken Gemma 3 with another tower, whose p
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,8 @@ from precompute.stages import atlas as atlas_stage
 from precompute.subject import open_explainer
 from tests.builders_atlas import BagEncoder
 from tests.builders_pipeline import RUNTIME, install, planted_recipe, planted_run, planted_subject
+from tests.builders_sizes import change_weight, save_other_size
 from tests.builders_subject import save_tiny_subject
-from tests.test_sharing import change_weight, save_sibling
 
 PICTURES_ONLY = ["top_k_masks", "top_k_heatmaps", "no_steering"]
 
@@ -83,7 +84,7 @@ def test_an_encoder_without_an_explainer_is_refused_before_training(encoder):
 def test_the_explainer_changes_the_fingerprint_of_explain_and_later_stages_only(tmp_path):
     install()
     recipes = [planted_recipe(planted_subject())]
-    sibling = save_sibling(tmp_path / "sibling", planted_subject())
+    sibling = save_other_size(tmp_path / "sibling", planted_subject())
     recipes += [
         planted_recipe(planted_subject(), explainer={"path": str(sibling), "steers": one}) for one in (True, False)
     ]
@@ -96,9 +97,9 @@ def test_the_explainer_changes_the_fingerprint_of_explain_and_later_stages_only(
 
 def test_an_explainer_that_is_to_steer_needs_the_subjects_tower(encoder, tmp_path):
     install()
-    with pytest.raises(SubjectMismatch, match=r"subject does not have the vision tower of dinov2: .*steers = false"):
+    with pytest.raises(SubjectMismatch, match=r"subject does not have the vision tower of \S*dinov2: .*steers = false"):
         plan(encoder_recipe(encoder, steers=True))
-    other = save_sibling(tmp_path / "other", planted_subject())
+    other = save_other_size(tmp_path / "other", planted_subject())
     change_weight(other, "encoder.layers.0.mlp.fc2.weight")
     recipe = planted_recipe(planted_subject(), explainer={"path": str(other)})
     plan(recipe)
@@ -189,8 +190,9 @@ def test_the_steer_tab_says_why_and_inspecting_works(services):
 def test_a_larger_model_around_the_same_tower_explains_by_every_arm(tmp_path):
     """Training and harvest are those of the small model; only explain and what follows is computed anew."""
     first = planted_run(n_stages=3)
-    out = first["explain"].folder.parents[1]
-    sibling = save_sibling(tmp_path / "sibling", planted_subject())
+    out = tmp_path / "out"  # a copy: other tests compare all that lies in the shared one
+    shutil.copytree(first["explain"].folder.parents[1], out)
+    sibling = save_other_size(tmp_path / "sibling", planted_subject())
     recipe = planted_recipe(planted_subject(), explainer={"path": str(sibling)})
     second = run_recipe(recipe, out, RUNTIME, SilentProgress(), load_stages()[:3])
     assert second["harvest"].fingerprint == first["harvest"].fingerprint

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.errors import RecipeError
+from backend.errors import RecipeError, SubjectError
+from backend.model_shapes import KNOWN, shape_of
 from precompute.cli import main
 from precompute.planning import make_plan, missing_parts
 from precompute.planning.estimate import stage_costs
 from precompute.planning.roofline import DEVICES, unit_costs
-from precompute.planning.shapes import KNOWN, shape_of
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, Workload, workload
 from precompute.recipe import Recipe, Runtime, load_recipe
@@ -76,10 +76,10 @@ def test_what_a_description_leaves_out_is_what_its_class_takes(tmp_path: Path) -
 
 
 def test_an_unknown_model_says_what_to_fetch(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"hf download some/model config.json"):
+    with pytest.raises(SubjectError, match=r"hf download some/model config.json"):
         shape_of("some/model", None)
     (tmp_path / "config.json").write_text('{"vision_config": {"hidden_size": 8}}', encoding="utf-8")
-    with pytest.raises(RecipeError, match="does not tell its sizes"):
+    with pytest.raises(SubjectError, match="does not tell its sizes"):
         shape_of("mine", tmp_path)
 
 

@@ -129,7 +129,7 @@ def test_the_only_worker_may_die_long_after_the_start(tmp_path: Path, monkeypatc
     context: Any = SimpleNamespace(
         progress=notes, log=SimpleNamespace(write=lambda *_, **__: None), writer=writer, out_dir=tmp_path
     )
-    engine._run_group(context, {}, ["a", "b"], lambda: done.append(1))
+    engine._run_group(context, {}, ["a", "b"], lambda n=1: done.append(n))
     assert len(done) == 2 and ray.n_workers == 2
     assert any("another worker computes it again" in line for line in notes.lines)
 

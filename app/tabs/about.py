@@ -123,6 +123,7 @@ def _subject(services: Services) -> dict[str, Child]:
         "Fingerprint": _fingerprint(subject.get("fingerprint")),
         **({"Note": str(subject["note"])} if subject.get("note") else {}),
         **_explainer(services.meta.get("explainer")),
+        "Live answers": services.live_answers,
     }
 
 

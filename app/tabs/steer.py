@@ -28,7 +28,7 @@ from app.steer_setup import (
     SteerSetup,
     Where,
 )
-from app.steer_views import columns, recorded
+from app.steer_views import columns, recorded, who_answers
 from app.tabs.feature import parse_feature
 from app.url_fields import Choice, Field, Number, Text, UrlState, Whole, by_name, parse
 from backend.errors import SubjectError
@@ -76,6 +76,8 @@ class SteerTab:
     start: gr.Button
     stop: gr.Button
     try_doses: gr.Button
+    who: gr.HTML
+    """Which model answers; shown where it is not the atlas's own as it is."""
     answers: gr.HTML
     doses: gr.HTML
     recorded: gr.HTML
@@ -109,6 +111,7 @@ def build(services: Services) -> SteerTab:
             image = image_chooser(elem_id="ico-steer-image")
         with gr.Column(scale=3, min_width=320, elem_classes="ico-steer-main"):
             asking = _asking(services)
+            who = gr.HTML(elem_id="ico-who-answers", apply_default_css=False, **_who(services))
             output = gr.HTML(str(columns(None, ready(services))), elem_id="ico-answers", apply_default_css=False)
             can = services.store.cannot_steer is None
             try_doses = gr.Button("Try ten strengths", elem_id="ico-try-doses", scale=0, min_width=180, interactive=can)
@@ -120,11 +123,17 @@ def build(services: Services) -> SteerTab:
         painted=painted,
         image=image,
         try_doses=try_doses,
+        who=who,
         answers=output,
         doses=strip,
         recorded=from_atlas,
         **asking,
     )
+
+
+def _who(services: Services) -> dict[str, Any]:
+    """What the line about the answering model shows, and whether it does."""
+    return {"value": str(who_answers(services)), "visible": not services.answering.is_own}
 
 
 def _asking(services: Services) -> dict[str, Any]:
@@ -325,6 +334,7 @@ def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Upd
     scope, patches = state["patches"]
     image = pictures.normal(state["image"])
     updates: Updates = {
+        tab.who: gr.HTML(**_who(services)),
         tab.scope: scope.value,
         tab.painted: picker_value(services, image, patches),
         tab.preset: gr.Dropdown(choices=list(presets), value=preset_of(services, prompt)),

@@ -3,7 +3,7 @@
 To add a family, add one module. Its name is the model type, nothing else lists it, and it holds one function,
 ``load(folder, *, card, hook_point, device, dtype)``. Where the module lies says what the family can do:
 
-* here for a vision-language model. ``load`` returns a SubjectModel: derive its class from
+* here for a vision-language model. ``load`` also takes ``quantize`` and returns a SubjectModel: derive its class from
   ``_answering.AnsweringSubject``, write ``_blocks``, ``state_at_hook``, ``from_hook`` and ``_masks`` (see ``gemma3``).
 * in ``encoders`` for an encoder without a language model. ``load`` returns a VisionTower: derive its class from
   ``encoders._encoder.VisionEncoder`` and write ``_blocks`` and ``_embedded`` (see ``encoders.dinov2``).
@@ -26,7 +26,7 @@ from backend.models._locate import card_for, locate, model_fingerprint, read_mod
 
 if TYPE_CHECKING:
     from backend.models.base import SubjectModel, VisionTower
-    from backend.types import HookPoint
+    from backend.types import HookPoint, Quantization
 
 __all__ = [
     "NO_LANGUAGE_MODEL",
@@ -36,6 +36,7 @@ __all__ = [
     "load_tower",
     "locate",
     "model_fingerprint",
+    "require_quantization",
 ]
 NOT_FAMILIES = frozenset({"base", "sharing", "encoders"})
 NO_LANGUAGE_MODEL = (
@@ -63,6 +64,7 @@ def load_tower(
     *,
     device: str = "cpu",
     dtype: str = "float32",
+    quantize: Quantization | None = None,
     allow_download: bool = False,
 ) -> VisionTower:
     """Load any model with a vision tower, from a folder or from the local Hugging Face cache.
@@ -74,9 +76,12 @@ def load_tower(
         hook_point: where its vision tower is cut.
         device: torch device, e.g. ``cpu`` or ``cuda:0``.
         dtype: dtype the model computes in: float32, bfloat16 or float16.
+        quantize: bits of the language model's weights, where there is one; the vision tower is never quantised. Needs
+            bitsandbytes.
         allow_download: fetch a missing repository. Off by default.
 
     Raises:
+        DependencyMissing: ``quantize`` needs packages that are not installed.
         SubjectMissing: the files are not here (the message names the repository and its licence page).
         SubjectMismatch: the model has no such hook point.
         SubjectError: the model belongs to a family without an adapter, or its files cannot be read.
@@ -84,9 +89,10 @@ def load_tower(
     folder = locate(path_or_repository, allow_download=allow_download)
     family = read_model_type(folder)
     adapter: Any = importlib.import_module(f"{_module_of(family)}.{family}")
-    return adapter.load(
-        folder, card=card_for(path_or_repository, family), hook_point=hook_point, device=device, dtype=dtype
-    )
+    # An encoder without a language model has nothing that could be quantised.
+    options = {} if quantize is None or _module_of(family) != __name__ else {"quantize": quantize}
+    card = card_for(path_or_repository, family)
+    return adapter.load(folder, card=card, hook_point=hook_point, device=device, dtype=dtype, **options)
 
 
 def load_subject(
@@ -95,6 +101,7 @@ def load_subject(
     *,
     device: str = "cpu",
     dtype: str = "float32",
+    quantize: Quantization | None = None,
     allow_download: bool = False,
 ) -> SubjectModel:
     """Load a model that also answers in words. Arguments and errors as for :func:`load_tower`, and:
@@ -107,9 +114,16 @@ def load_subject(
     folder = locate(path_or_repository, allow_download=allow_download)
     if not answers_in_words(folder):
         raise SubjectError(f"{path_or_repository} {NO_LANGUAGE_MODEL}")
-    model = load_tower(path_or_repository, hook_point, device=device, dtype=dtype)
+    model = load_tower(path_or_repository, hook_point, device=device, dtype=dtype, quantize=quantize)
     assert isinstance(model, SubjectModel), f"backend/models/{model.card.family}.py: load returns no SubjectModel"
     return model
+
+
+def require_quantization(quantize: Quantization) -> None:
+    """Raise DependencyMissing if the packages of quantised loading are not installed. Imports them."""
+    from backend.models._quantized import quantization_options
+
+    quantization_options(quantize, "cpu")
 
 
 def _module_of(family: str) -> str:

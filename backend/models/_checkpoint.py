@@ -21,11 +21,15 @@ from transformers import AutoImageProcessor, AutoProcessor, PreTrainedModel, Pro
 from transformers.utils import logging
 
 from backend.errors import SubjectError, SubjectMissing
+from backend.models._quantized import quantization_options, require_only_language
 from backend.models.base import ModelCard
+from backend.types import Quantization
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+WITHOUT_WEIGHTS = "meta"
+"""Device on which only sizes are kept: nothing is read but config.json and processor, and nothing can be computed."""
 N_NAMES = 3
 """Missing weights named in a message."""
 
@@ -52,6 +56,7 @@ def load_checkpoint(
     card: ModelCard,
     device: str,
     dtype: str,
+    quantize: Quantization | None = None,
 ) -> Checkpoint:
     """Load both, the processor first: it is small, and a folder without one need not be waited for.
 
@@ -60,16 +65,19 @@ def load_checkpoint(
         folder: holds config.json, ``*.safetensors`` and the processor's and tokenizer's files.
         processor_class: transformers' processor of the family.
         card: whose model it is; its repository is named in messages.
-        device: torch device.
+        device: torch device, or WITHOUT_WEIGHTS.
         dtype: float32, bfloat16 or float16.
+        quantize: bits of the language model's weights; None leaves them in ``dtype``.
 
     Raises:
+        DependencyMissing: quantising needs packages that are not installed.
         SubjectMissing: the folder has no processor, no tokenizer or no weights, or only some of the weights.
         SubjectError: the dtype is unknown, a file cannot be read, or the processor is another family's.
     """
     _require_known(dtype)
     processor = _load_processor(folder, processor_class, card)
-    return Checkpoint(model=_load_model(model_class, folder, card, device, dtype), processor=processor, folder=folder)
+    model = _load_model(model_class, folder, card, device, dtype, quantize)
+    return Checkpoint(model=model, processor=processor, folder=folder)
 
 
 def load_vision_checkpoint(
@@ -104,12 +112,27 @@ def _require_known(dtype: str) -> None:
         raise SubjectError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
 
 
-def _load_model(model_class: type[PreTrainedModel], folder: Path, card: ModelCard, device: str, dtype: str) -> Any:
+def _load_model(
+    model_class: type[PreTrainedModel],
+    folder: Path,
+    card: ModelCard,
+    device: str,
+    dtype: str,
+    quantize: Quantization | None = None,
+) -> Any:
+    if device == WITHOUT_WEIGHTS:
+        return _described(model_class, folder, card)
+    options = {} if quantize is None else quantization_options(quantize, device)
     if not any(folder.glob("*.safetensors")):
         raise SubjectMissing(_message(folder, card, "it holds no weights (*.safetensors)"))
     try:
         loaded: Any = model_class.from_pretrained(
-            folder, dtype=DTYPES[dtype], local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise SubjectError(_message(folder, card, f"its weights cannot be read ({error})")) from error
@@ -118,7 +141,22 @@ def _load_model(model_class: type[PreTrainedModel], folder: Path, card: ModelCar
     if missing:
         named = ", ".join(missing[:N_NAMES]) + (", …" if len(missing) > N_NAMES else "")
         raise SubjectMissing(_message(folder, card, f"its files lack {len(missing)} weights ({named})"))
-    return model.to(device).eval()
+    if quantize is None:
+        model = model.to(device)
+    else:
+        require_only_language(model, card.name)
+    return model.eval()
+
+
+def _described(model_class: type[PreTrainedModel], folder: Path, card: ModelCard) -> Any:
+    """The model as config.json describes it."""
+    config_class: Any = model_class.config_class
+    try:
+        config = config_class.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise SubjectError(_message(folder, card, f"its config.json cannot be read ({error})")) from error
+    with torch.device(WITHOUT_WEIGHTS):
+        return model_class(config).eval()
 
 
 def _load_processor(folder: Path, processor_class: type[ProcessorMixin], card: ModelCard) -> Any:

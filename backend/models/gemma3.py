@@ -18,15 +18,29 @@ from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 from backend.models._answering import AnsweringSubject, AttentionMask
 from backend.models._checkpoint import Checkpoint, load_checkpoint
 from backend.models.base import ModelCard, TowerState
-from backend.types import HookPoint, PatchGrid
+from backend.types import HookPoint, PatchGrid, Quantization
 
 IMAGE_TOKEN_TYPE = 1
 
 
-def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> Gemma3Subject:
+def load(
+    folder: Path,
+    *,
+    card: ModelCard,
+    hook_point: HookPoint,
+    device: str,
+    dtype: str,
+    quantize: Quantization | None = None,
+) -> Gemma3Subject:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`, which lists the errors."""
     checkpoint = load_checkpoint(
-        Gemma3ForConditionalGeneration, folder, processor_class=Gemma3Processor, card=card, device=device, dtype=dtype
+        Gemma3ForConditionalGeneration,
+        folder,
+        processor_class=Gemma3Processor,
+        card=card,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
     )
     return Gemma3Subject(checkpoint, card=card, hook_point=hook_point)
 

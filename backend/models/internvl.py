@@ -30,12 +30,20 @@ from backend.errors import SubjectError
 from backend.models._answering import AnsweringSubject
 from backend.models._checkpoint import Checkpoint, load_checkpoint
 from backend.models.base import ModelCard, TowerState
-from backend.types import HookPoint, PatchGrid
+from backend.types import HookPoint, PatchGrid, Quantization
 
 N_CLS_TOKENS = 1
 
 
-def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> InternVLSubject:
+def load(
+    folder: Path,
+    *,
+    card: ModelCard,
+    hook_point: HookPoint,
+    device: str,
+    dtype: str,
+    quantize: Quantization | None = None,
+) -> InternVLSubject:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`, which lists the errors."""
     checkpoint = load_checkpoint(
         InternVLForConditionalGeneration,
@@ -44,6 +52,7 @@ def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, d
         card=card,
         device=device,
         dtype=dtype,
+        quantize=quantize,
     )
     return InternVLSubject(checkpoint, card=card, hook_point=hook_point)
 

@@ -28,13 +28,21 @@ from backend.models._answering import AnsweringSubject
 from backend.models._checkpoint import Checkpoint, load_checkpoint
 from backend.models._tower import squeezed
 from backend.models.base import ModelCard, TowerState
-from backend.types import HookPoint, PatchGrid
+from backend.types import HookPoint, PatchGrid, Quantization
 
 TOWER = "siglip_vision_model"
 N_NEWLINE_TOKENS = 1
 
 
-def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> LlavaOnevisionSubject:
+def load(
+    folder: Path,
+    *,
+    card: ModelCard,
+    hook_point: HookPoint,
+    device: str,
+    dtype: str,
+    quantize: Quantization | None = None,
+) -> LlavaOnevisionSubject:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`, which lists the errors."""
     checkpoint = load_checkpoint(
         LlavaOnevisionForConditionalGeneration,
@@ -43,6 +51,7 @@ def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, d
         card=card,
         device=device,
         dtype=dtype,
+        quantize=quantize,
     )
     return LlavaOnevisionSubject(checkpoint, card=card, hook_point=hook_point)
 

@@ -40,12 +40,20 @@ from backend.models._answering import AnsweringSubject
 from backend.models._checkpoint import Checkpoint, load_checkpoint
 from backend.models._tower import squeezed
 from backend.models.base import ModelCard, TowerState
-from backend.types import HookPoint, PatchGrid
+from backend.types import HookPoint, PatchGrid, Quantization
 
 IMAGE_PX = 448
 
 
-def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, dtype: str) -> Qwen25VLSubject:
+def load(
+    folder: Path,
+    *,
+    card: ModelCard,
+    hook_point: HookPoint,
+    device: str,
+    dtype: str,
+    quantize: Quantization | None = None,
+) -> Qwen25VLSubject:
     """Load the checkpoint in ``folder``. Called by :func:`backend.models.load_subject`, which lists the errors."""
     checkpoint = load_checkpoint(
         Qwen2_5_VLForConditionalGeneration,
@@ -54,6 +62,7 @@ def load(folder: Path, *, card: ModelCard, hook_point: HookPoint, device: str, d
         card=card,
         device=device,
         dtype=dtype,
+        quantize=quantize,
     )
     return Qwen25VLSubject(checkpoint, card=card, hook_point=hook_point)
 

@@ -13,6 +13,7 @@ import tyro
 from backend.artifacts import Artifact
 from backend.errors import DependencyMissing
 from backend.settings import load_settings, require_dir
+from backend.types import Quantization
 from precompute.cli.places import atlas_folder
 from precompute.recipe import load_recipe
 from precompute.status import require_current
@@ -20,22 +21,38 @@ from precompute.status import require_current
 DEMO_RECIPE = "world"
 
 
-def open_explorer(atlases: Sequence[Path], host: str, port: int) -> None:
-    """Serve the explorer until it is stopped. Raises DependencyMissing if its packages are absent."""
+def open_explorer(
+    atlases: Sequence[Path],
+    host: str,
+    port: int,
+    *,
+    subject: str | None = None,
+    quantize: Quantization | None = None,
+    devices: Sequence[str] = (),
+) -> None:
+    """Serve the explorer until it is stopped. Arguments and errors as for ``app.launch``."""
     try:
         from app import launch
     except ModuleNotFoundError as error:
         raise DependencyMissing(
             f"The explorer cannot be imported ({error}). Install the project with its packages: pip install -e ."
         ) from error
-    explorer = launch(atlases, host, port, block=False)
+    explorer = launch(atlases, host, port, block=False, subject=subject, quantize=quantize, devices=devices, tell=tell)
     print(f"The explorer answers at {explorer.url} (Ctrl-C stops it).", file=sys.stderr, flush=True)
     explorer.wait()
 
 
+def tell(line: str) -> None:
+    """Print one line of what happens before the explorer answers."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Open the explorer on one atlas or several."""
+    """Open the explorer on one atlas or several.
+
+    Example: iconoscope serve RUN --subject google/gemma-3-27b-it --quantize int4
+    """
 
     atlas: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ATLAS")]
     """Folders of atlases, or of runs; the first one opens, the page leads to the others."""
@@ -44,8 +61,17 @@ class Serve:
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
 
+    subject: str | None = None
+    """Folder or repository of another model that answers live; it must have the vision tower of the atlas's subject."""
+    quantize: Quantization | None = None
+    """Load the language model in 8 or 4 bits (bitsandbytes); the vision tower stays as it is."""
+    devices: tuple[str, ...] = ()
+    """Devices that each hold one replica, e.g. cuda:0 cuda:1; default: every GPU, else the CPU."""
+
     def __call__(self) -> int:
-        open_explorer([atlas_folder(one) for one in self.atlas], self.host, self.port)
+        atlases = [atlas_folder(one) for one in self.atlas]
+        options = {"subject": self.subject, "quantize": self.quantize, "devices": self.devices}
+        open_explorer(atlases, self.host, self.port, **options)
         return 0
 
 

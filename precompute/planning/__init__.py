@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import IconoscopeError, RecipeError
+from backend.model_shapes import shape_of
 from backend.models import locate
 from backend.settings import resolve_path
 from backend.types import Split
@@ -18,7 +19,6 @@ from precompute.given_sae import N_IMAGES
 from precompute.judges import missing_judges, open_judges
 from precompute.planning.estimate import StageCost, rows_that_fit, stage_costs
 from precompute.planning.roofline import DEVICES, Device, unit_costs
-from precompute.planning.shapes import shape_of
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, workload
 from precompute.recipe import ExplainerSection, Recipe, Runtime, SubjectSection
@@ -68,7 +68,8 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
     Shrunken models that the recipe names are built if they are not there, as a run would do.
 
     Raises:
-        RecipeError: the device is unknown, the model's sizes are, or ``here`` is asked for and something is missing.
+        RecipeError: the device is unknown, or ``here`` is asked for and something is missing.
+        SizesUnknown: the sizes of a model are.
     """
     ensure_for(recipe)
     missing = missing_parts(recipe)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.model_shapes import HALF_BYTES, ModelShape
 from precompute.planning.roofline import PROMPT_TOKENS, Device
-from precompute.planning.shapes import HALF_BYTES, ModelShape
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import Workload
 from precompute.recipe import Recipe

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from precompute.planning.shapes import HALF_BYTES, ModelShape
+from backend.model_shapes import HALF_BYTES, ModelShape
 from precompute.planning.unit_costs import UnitCosts
 from precompute.recipe import Recipe
 

@@ -69,6 +69,7 @@ def test_an_answer_comes_with_its_controls(public: PublicApi, catalogue: Catalog
     assert answer["sampling"] == "greedy"
     assert answer["image_id"] == "blank"
     assert answer["atlas"]["artifact"] == catalogue.default.store.artifact.manifest.fingerprint
+    assert answer["answered_by"] == catalogue.default.subject_name
     assert not answer["stopped"]
     assert "".join(one["token"] for one in answer["tokens"]).strip() == texts[1].strip()
     for token in answer["tokens"]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from app.services import Services, open_services
-from app.steer_answers import COLUMNS, DOSES, OWN_DOSE, AnswerFrame, DoseFrame, answers, doses
+from app.steer_answers import COLUMNS, OWN_DOSE, AnswerFrame, DoseFrame, answers, doses
 from app.steer_runs import shown_answers, shown_doses
-from app.steer_setup import SteerRow, SteerSetup, Where
+from app.steer_setup import DOSES, SteerRow, SteerSetup, Where
 from app.steer_views import described, probability, recorded
 from app.subject_worker import Limits, SubjectWorkers, Waiting
 from backend.errors import ImageMissing, InterventionNotApplied, SubjectBusy, SubjectError, UnknownFeature

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from app.steer_answers import COLUMNS, DOSES
+from app.steer_answers import COLUMNS
+from app.steer_setup import DOSES
 from tests.browser.explorer_page import ExplorerPage
 
 if TYPE_CHECKING:

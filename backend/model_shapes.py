@@ -1,7 +1,8 @@
 """Sizes of models, and what they make a machine compute: floating-point operations, weights and caches.
 
-Shapes of the models that shipped recipes name are facts from their published config.json; any other model's are read
-from the config.json on this machine.
+Read by the explorer before it loads a model and by ``iconoscope plan`` before a run, so no torch is imported. Shapes of
+the models that shipped recipes name are facts from their published config.json; any other model's are read from the
+config.json on this machine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import RecipeError
+from backend.errors import SizesUnknown
 
 HALF_BYTES = 2
 """bfloat16, the precision of inference on a GPU."""
@@ -53,12 +54,24 @@ class LanguageShape:
     n_kv_heads: int
     head_width: int
     vocabulary: int
+    tied: bool = True
+    """One table of the vocabulary serves as embedding and as output layer."""
+
+    @property
+    def n_layer_weights(self) -> int:
+        """Weights of the layers' dense products: those that can be quantised."""
+        attention = self.width * self.head_width * (2 * self.n_heads + 2 * self.n_kv_heads)
+        return self.n_layers * (attention + 3 * self.width * self.mlp_width)
+
+    @property
+    def n_table_weights(self) -> int:
+        """Weights of the embedding and the output layer as they lie in memory."""
+        return (1 if self.tied else 2) * self.vocabulary * self.width
 
     @property
     def n_weights(self) -> int:
         """Weights that a token passes, the output layer included."""
-        attention = self.width * self.head_width * (2 * self.n_heads + 2 * self.n_kv_heads)
-        return self.n_layers * (attention + 3 * self.width * self.mlp_width) + self.vocabulary * self.width
+        return self.n_layer_weights + self.vocabulary * self.width
 
     @property
     def token_flop(self) -> float:
@@ -83,8 +96,9 @@ class ModelShape:
     @property
     def weight_bytes(self) -> int:
         """Weights in bfloat16."""
-        language = self.language.n_weights if self.language else 0
-        return HALF_BYTES * (self.tower.n_weights + language)
+        language = self.language
+        n_language = language.n_layer_weights + language.n_table_weights if language else 0
+        return HALF_BYTES * (self.tower.n_weights + n_language)
 
 
 _SO400M_896 = TowerShape(width=1152, mlp_width=4304, n_blocks=27, n_tokens=4096)
@@ -120,6 +134,7 @@ KNOWN: Mapping[str, ModelShape] = {
             n_kv_heads=8,
             head_width=128,
             vocabulary=151_674,
+            tied=False,
         ),
     ),
 }
@@ -129,13 +144,13 @@ def shape_of(name: str, folder: Path | None) -> ModelShape:
     """The shape of a model, from its config.json if that is here, else from the known ones.
 
     Raises:
-        RecipeError: the model is neither here nor known.
+        SizesUnknown: the model is neither here nor known, or its config.json tells no sizes.
     """
     if folder is not None and (folder / "config.json").is_file():
         return _from_config(_description(folder, name), name)
     if name in KNOWN:
         return KNOWN[name]
-    raise RecipeError(
+    raise SizesUnknown(
         f"The sizes of {name} are not known here, so its cost cannot be told: "
         f"fetch its description with `hf download {name} config.json`."
     )
@@ -148,7 +163,7 @@ def _description(folder: Path, name: str) -> dict[str, Any]:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"The config.json of {name} does not tell its sizes ({error}).") from error
+        raise SizesUnknown(f"The config.json of {name} does not tell its sizes ({error}).") from error
 
 
 def _side(value: Any) -> int:
@@ -168,13 +183,14 @@ def _from_config(config: Mapping[str, Any], name: str) -> ModelShape:
             n_tokens=n_patches,
         )
         image_tokens = int(config.get("mm_tokens_per_image") or config.get("image_seq_length") or n_patches)
-        language = None if text is None or "num_key_value_heads" not in text else _language(text)
+        tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", True))) if text else True
+        language = None if text is None or "num_key_value_heads" not in text else _language(text, tied)
     except (KeyError, TypeError, ValueError) as error:
-        raise RecipeError(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
+        raise SizesUnknown(f"The config.json of {name} does not tell its sizes ({error!r}).") from error
     return ModelShape(tower=tower, n_patches=n_patches, image_tokens=image_tokens if language else 0, language=language)
 
 
-def _language(text: Mapping[str, Any]) -> LanguageShape:
+def _language(text: Mapping[str, Any], tied: bool) -> LanguageShape:
     width, n_heads = int(text["hidden_size"]), int(text["num_attention_heads"])
     return LanguageShape(
         width=width,
@@ -184,4 +200,5 @@ def _language(text: Mapping[str, Any]) -> LanguageShape:
         n_kv_heads=int(text["num_key_value_heads"]),
         head_width=int(text.get("head_dim") or width // n_heads),
         vocabulary=int(text["vocab_size"]),
+        tied=tied,
     )

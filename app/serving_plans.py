@@ -1,0 +1,103 @@
+"""Whether a subject fits a device, before it is loaded: the demand of the explorer against the model's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from app.serving import Serving
+from app.steer_setup import DOSE_TOKENS, DOSES, MAX_PROMPT_CHARACTERS
+from backend.atlas import FeatureAtlas
+from backend.errors import SizesUnknown
+from backend.memory_plan import Demand, MemoryPlan, Precision, free_bytes, memory_plan, require_fit
+from backend.model_shapes import ModelShape, shape_of
+
+ROWS = 1 + 2 * len(DOSES)
+"""Answers of the largest batch: every strength along the feature and along a random direction, and one unsteered."""
+CHARACTERS_PER_TOKEN = 4
+TEMPLATE_TOKENS = 20
+"""What a chat template puts around a question."""
+
+
+def dtype_on(device: str) -> str:
+    """What a model computes in on a device: bfloat16 on a GPU, float32 elsewhere."""
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def demand_of(atlas: FeatureAtlas) -> Demand:
+    """The most the explorer asks of a subject at once: ten strengths with the longest question. Imports torch.
+
+    Of an image encoder it asks for one picture at a time.
+    """
+    from backend.steering import MAX_CACHED_IMAGES
+
+    rows = ROWS if atlas.store.cannot_steer is None else 1
+    tokens = TEMPLATE_TOKENS + MAX_PROMPT_CHARACTERS // CHARACTERS_PER_TOKEN + DOSE_TOKENS
+    sae = sum(file.stat().st_size for file in atlas.sae_dir.glob("*.safetensors"))
+    return Demand(rows=rows, text_tokens=tokens, kept_images=MAX_CACHED_IMAGES, sae_bytes=sae)
+
+
+def plan_for(atlas: FeatureAtlas, serving: Serving, device: str) -> tuple[MemoryPlan, ModelShape]:
+    """The memory plan of the model that answers for an atlas, against what is free now, and the model's sizes.
+
+    Raises:
+        SubjectMissing: the model is not on this machine.
+        SubjectError: its description tells no sizes, or there is no such device.
+    """
+    from backend.models import locate
+
+    place = serving.place(atlas)
+    named = serving.subject or atlas.store.steered_model.get("repository") or place
+    shape = shape_of(str(place), locate(place))
+    quantize = serving.quantize if shape.language else None
+    plan = memory_plan(
+        shape,
+        subject=str(named),
+        device=device,
+        precision=Precision(dtype=dtype_on(device), quantize=quantize),
+        demand=demand_of(atlas),
+        free=free_bytes(device),
+    )
+    return plan, shape
+
+
+def make_room(atlas: FeatureAtlas, serving: Serving, device: str, let_go: Callable[[], bool]) -> MemoryPlan | None:
+    """Plan the model of an atlas on a device; while it does not fit, other models are let go of.
+
+    Args:
+        atlas: whose model is to be loaded.
+        serving: how.
+        device: where.
+        let_go: drops one loaded model and says whether there was one.
+
+    Returns:
+        The plan, or None where the model's sizes are unknown: loading shows then whether it fits.
+
+    Raises:
+        SubjectMissing: the model is not on this machine.
+        SubjectError: it does not fit; the message says what takes how much, and what would fit.
+    """
+    try:
+        plan, shape = plan_for(atlas, serving, device)
+        while not plan.fits and let_go():
+            plan, shape = plan_for(atlas, serving, device)
+    except SizesUnknown:
+        return None
+    require_fit(plan, shape, demand_of(atlas))
+    return plan
+
+
+def foresee(atlases: Iterable[FeatureAtlas], serving: Serving, devices: Sequence[str]) -> Iterator[str]:
+    """One line for each model and device, before anything is loaded. Errors as for :func:`make_room`."""
+    if serving.quantize is not None:
+        from backend.models import require_quantization
+
+        require_quantization(serving.quantize)
+    planned: set[str] = set()
+    for atlas in atlases:
+        place = str(serving.place(atlas))
+        if place in planned:
+            continue
+        planned.add(place)
+        for device in devices:
+            plan = make_room(atlas, serving, device, lambda: False)
+            yield str(plan) if plan else f"{device}: {place}: its description tells no sizes, so memory is not planned"
