@@ -25,12 +25,12 @@ def top_k(pre: Float[Tensor, "token d_sae"], k: int) -> tuple[Float[Tensor, "tok
     n_tokens, d_sae = pre.shape
     n_runs = 1 << (_RUNS_PER_K * (k + 1) - 1).bit_length()
     if pre.device.type != "cpu" or pre.dtype != torch.float32 or n_tokens == 0 or d_sae < 4 * n_runs:
-        return tuple(pre.topk(k, dim=1))
+        return _plain(pre, k)
     length = d_sae // n_runs
     # Run number r is the columns r, r + n_runs, ...: the maximum over whole slices is the quick one.
     maxima = np.sort(pre[:, : length * n_runs].unflatten(1, (length, n_runs)).amax(dim=1).numpy(), axis=1)
     if np.isnan(maxima[:, -1]).any():
-        return tuple(pre.topk(k, dim=1))
+        return _plain(pre, k)
     dense = pre.numpy()
     passed = np.flatnonzero(dense >= maxima[:, n_runs - k - 1, None])
     starts = np.searchsorted(passed, np.arange(n_tokens) * d_sae)
@@ -47,8 +47,13 @@ def top_k(pre: Float[Tensor, "token d_sae"], k: int) -> tuple[Float[Tensor, "tok
     values = found.values[:, :k].contiguous()
     tied = (found.values[:, 1:] == found.values[:, :-1]).any(dim=1)
     if tied.any():
-        values[tied], indices[tied] = pre[tied].topk(k, dim=1)
+        values[tied], indices[tied] = _plain(pre[tied], k)
     return values, indices
+
+
+def _plain(pre: Float[Tensor, "token d_sae"], k: int) -> tuple[Float[Tensor, "token k"], Int[Tensor, "token k"]]:
+    found = pre.topk(k, dim=1)
+    return found.values, found.indices
 
 
 def top_k_in_any_order(
