@@ -47,7 +47,7 @@ def top_k(pre: Float[Tensor, "token d_sae"], k: int) -> tuple[Float[Tensor, "tok
     values = found.values[:, :k].contiguous()
     tied = (found.values[:, 1:] == found.values[:, :-1]).any(dim=1)
     if tied.any():
-        values[tied], indices[tied] = pre[tied].topk(k, dim=1)
+        values[tied], indices[tied] = _plain(pre[tied], k)
     return values, indices
 
 
