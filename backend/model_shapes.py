@@ -1,13 +1,11 @@
 """Sizes of models, and what they make a machine compute: floating-point operations, weights and caches.
 
-Read by the explorer before it loads a model and by ``iconoscope plan`` before a run, so no torch is imported. Shapes of
-the models that shipped recipes name are facts from their published config.json; any other model's are read from the
-config.json on this machine.
+Read by the explorer before it loads a model and by ``iconoscope plan`` before a run. A model's shape is read from its
+config.json; where that is not here, shapes of the models that shipped recipes name are facts from the published ones.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,26 +138,31 @@ KNOWN: Mapping[str, ModelShape] = {
     ),
 }
 
-LEFT_OUT: Mapping[str, Mapping[str, int]] = {
-    "gemma3": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262_208}
-}
-"""What a family's released config.json does not repeat where it equals the default of transformers' class."""
-
 
 def shape_of(name: str, folder: Path | None) -> ModelShape:
-    """The shape of a model: a known one by its repository, any other from the config.json in ``folder``.
+    """The shape of a model, from its config.json if that is here, else from the known ones.
 
     Raises:
         SizesUnknown: the model is neither here nor known, or its config.json tells no sizes.
     """
+    if folder is not None and (folder / "config.json").is_file():
+        return _from_config(_description(folder, name), name)
     if name in KNOWN:
         return KNOWN[name]
-    if folder is not None and (folder / "config.json").is_file():
-        return _from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
     raise SizesUnknown(
         f"The sizes of {name} are not known here, so its cost cannot be told: "
         f"fetch its description with `hf download {name} config.json`."
     )
+
+
+def _description(folder: Path, name: str) -> dict[str, Any]:
+    """config.json with what it leaves out: a released one may give only what differs from its class's defaults."""
+    from transformers import AutoConfig  # takes seconds to import
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SizesUnknown(f"The config.json of {name} does not tell its sizes ({error}).") from error
 
 
 def _side(value: Any) -> int:
@@ -169,8 +172,6 @@ def _side(value: Any) -> int:
 def _from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     vision: Mapping[str, Any] = config.get("vision_config") or config
     text: Mapping[str, Any] | None = config.get("text_config") if "vision_config" in config else None
-    if text is not None:
-        text = {**LEFT_OUT.get(str(config.get("model_type")), {}), **text}
     try:
         width = int(vision["hidden_size"])
         n_patches = (_side(vision["image_size"]) // _side(vision["patch_size"])) ** 2

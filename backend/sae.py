@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from backend.errors import ActivationsNotFinite, SAEError, SAEShapeMismatch, UnknownFeature
+from backend.finite import all_finite
+from backend.top_k import top_k
 from backend.types import HookPoint
 
 WEIGHTS_NAME = "sae_weights.safetensors"
@@ -29,6 +31,8 @@ CONFIG_NAME = "cfg.json"
 UNIT_NORM_TOLERANCE = 1e-3
 CHUNK_ELEMENTS = 1 << 24
 """Pre-activations held at once while encoding: 64 MiB of float32."""
+CPU_PATCHES = 1024
+"""Patches encoded at once on a CPU: memory this small stays in caches and is not asked of the system every time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +207,11 @@ class TopKSAE:
             raise SAEShapeMismatch(f"the SAE reads width {self.d_model}, but the activations have width {x.shape[-1]}")
         flat = x.reshape(-1, self.d_model)
         size = max(1, CHUNK_ELEMENTS // self.d_sae)
+        if self.device.type == "cpu":
+            size = min(size, CPU_PATCHES)
         for start in range(0, flat.shape[0], size):
             chunk = flat[start : start + size].to(self.device, torch.float32)
-            if not torch.isfinite(chunk).all():
+            if not all_finite(chunk):
                 raise ActivationsNotFinite(
                     "the residual stream holds NaN or infinity: run the subject model in float32 or bfloat16"
                 )
@@ -213,7 +219,7 @@ class TopKSAE:
 
     def _top_k(self, chunk: Float[Tensor, "patch d_model"]) -> tuple[Float[Tensor, "patch k"], Int[Tensor, "patch k"]]:
         pre_activations = torch.addmm(self.b_enc, chunk - self.b_dec, self.W_enc)
-        values, indices = pre_activations.topk(self.k, dim=-1)
+        values, indices = top_k(pre_activations, self.k)
         return values.relu(), indices
 
     def save(self, folder: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import tyro
@@ -39,7 +38,7 @@ def commands(settings: Settings) -> list[list[str]]:
         ["benchmarks.harvest", *shaped, "--n-images", n_images, "--images-per-batch", "16"],
         ["benchmarks.steering", *shaped, "--n-features", n_features, "--max-new-tokens", "40", "--n-rounds", "1"],
     ]
-    if find_spec("benchmarks.sae_training") is not None and settings.device != "cpu":
+    if settings.device != "cpu":
         found.append(["benchmarks.sae_training", "--device", settings.device, "--dtype", "bfloat16"])
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -18,6 +19,7 @@ class Stopped(Exception):
 class Background(Generic[Result]):
     """Runs ``work`` in a thread, with as many compute threads as the caller has: float sums depend on their number.
 
+    The caller's context goes with it: what memory has taught so far holds there too, and is said to the same listener.
     ``work`` is given a function that says whether to stop; at the end of the program the answer is yes.
     """
 
@@ -25,7 +27,8 @@ class Background(Generic[Result]):
         self._stop = threading.Event()
         self._results: list[Result] = []
         self._errors: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run, args=(work, torch.get_num_threads()))
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._run, work, torch.get_num_threads()))
         self._thread.start()
 
     def _run(self, work: Callable[[Callable[[], bool]], Result], n_threads: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -69,6 +71,8 @@ class DataSection:
     """What an atlas carries of the images: small pictures, or their ids alone where the licence allows no more."""
 
     def __post_init__(self) -> None:
+        if self.kind != "huggingface" and (self.streaming or self.download):
+            raise ValueError(f"streaming and download mean nothing to kind {self.kind}")
         for split in Split:
             limit = self.limit(split)
             if limit is not None and limit < 1:
@@ -77,3 +81,10 @@ class DataSection:
     def limit(self, split: Split) -> int | None:
         """At most so many images of a split."""
         return getattr(self, f"n_{split.value}_images")
+
+
+def limited(places: Sequence[int], keys: Sequence[str], limit: int | None) -> Sequence[int]:
+    """At most ``limit`` of the places: those whose ids have the smallest hashes."""
+    if limit is None or len(places) <= limit:
+        return places
+    return sorted(places, key=lambda place: hashlib.sha256(keys[place].encode()).digest())[:limit]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from backend.batching import in_batches
 from backend.errors import ActivationsNotFinite, ImageUnreadable
+from backend.finite import all_finite
 from backend.models.base import VisionTower
 from backend.pixel_bytes import PixelBytes, pixel_bytes
 from precompute.datasets import ImageSet
@@ -149,7 +150,7 @@ def finite_residuals(
     """
     parts = list(in_batches("images", len(pixels), len(pixels), lambda part: subject.to_hook(pixels[part])))
     residuals = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if not torch.isfinite(residuals).all():
+    if not all_finite(residuals):
         raise ActivationsNotFinite(
             f"The residual stream of {subject.card.name} at {subject.hook_point} holds NaN or infinity. "
             "Run it with dtype float32."

@@ -6,6 +6,7 @@ total order, histograms coarsen exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int
 
 from precompute import activation_histogram
 from precompute.sparse_codes import CodesByFeature
-from precompute.streaming_top import sample_priority, top_rows
+from precompute.streaming_top import among_top, sample_priority, top_rows
 
 N_SAMPLED = 60
 """Images per feature drawn fairly from all on which it is active; the decile exemplars are chosen among them."""
@@ -43,10 +44,7 @@ def candidates(codes: CodesByFeature, positions: Int[np.ndarray, " image"], n: i
         sample: also keep a fair sample per feature.
     """
     order = positions[codes.pair_image]
-    chosen = [top_rows(codes.pair_feature, values, order, n)[0] for values in (codes.pair_mean, codes.pair_max)]
-    if sample:
-        chosen.append(top_rows(codes.pair_feature, -sample_priority(codes.pair_feature, order), order, N_SAMPLED)[0])
-    rows = np.unique(np.concatenate(chosen))
+    rows = _may_win(codes.pair_feature, order, (codes.pair_mean, codes.pair_max), n, sample=sample)
     lengths = (codes.pair_stop - codes.pair_start)[rows]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
@@ -66,10 +64,25 @@ def prune(table: pa.Table, n: int, *, sample: bool) -> pa.Table:
     """Drop candidates that cannot win any more."""
     feature, order = _column(table, "feature"), _column(table, "position")
     pooled = [_column(table, name) for name in ("activation_mean", "activation_max")]
-    chosen = [top_rows(feature, values, order, n)[0] for values in pooled]
+    return table.take(pa.array(_may_win(feature, order, pooled, n, sample=sample)))
+
+
+def _may_win(
+    feature: Int[np.ndarray, " row"],
+    order: Int[np.ndarray, " row"],
+    pooled: Sequence[Float[np.ndarray, " row"]],
+    n: int,
+    *,
+    sample: bool,
+) -> Int[np.ndarray, " kept"]:
+    """Rows among the best ``n`` of their feature by one of ``pooled``, or in its sample; ascending."""
+    kept = np.zeros(feature.size, dtype=bool)
     if sample:
-        chosen.append(top_rows(feature, -sample_priority(feature, order), order, N_SAMPLED)[0])
-    return table.take(pa.array(np.unique(np.concatenate(chosen))))
+        kept |= among_top(feature, -sample_priority(feature, order), order, N_SAMPLED)
+    for values in pooled:
+        if not kept.all():
+            kept |= among_top(feature, values, order, n)
+    return np.flatnonzero(kept)
 
 
 def ranked(table: pa.Table, n: int, pooling: str) -> pa.Table:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,10 @@ from torch import Tensor, distributed
 
 from backend.errors import RecipeError
 from backend.settings import launched_size, local_rank
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for process 0, which may first hash every picture, and measures the result at the end. One
+that died is noticed by torchrun, not by this."""
 
 
 class Processes(Protocol):
@@ -119,7 +124,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             )
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         place = torch.device(device if on_gpu else "cpu")
         yield TorchProcesses(distributed.get_rank(), distributed.get_world_size(), place), device

@@ -50,7 +50,6 @@ class SubjectSection:
     """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
     repository: str | None = None
     """Model repository id; with a path as well, the path is read."""
-    revision: str | None = None
     tower: str = "vision"
 
     def __post_init__(self) -> None:
@@ -66,7 +65,6 @@ class ExplainerSection:
     """Folder written by save_pretrained; ``assets/...`` means the assets folder."""
     repository: str | None = None
     """Model repository id; with a path as well, the path is read."""
-    revision: str | None = None
     steers: bool = True
     """Whether it is steered along the features: then its vision tower must be the subject's, which is checked. If not,
     only the arms that show it pictures are possible (``possible_arms``)."""

@@ -42,19 +42,19 @@ class CodesByFeature:
 
 def by_feature(values: Float[Tensor, "image patch k"], indices: Int[Tensor, "image patch k"]) -> CodesByFeature:
     """Regroup top-k codes. ``values`` are non-negative; each feature occurs at most once per patch."""
-    n_images, n_patches, _ = values.shape
-    image, patch, slot = torch.nonzero(values > 0, as_tuple=True)
-    active = values[image, patch, slot].float()
-    feature = indices[image, patch, slot].long()
-    order = torch.argsort((feature * n_images + image) * n_patches + patch)
-    pair, lengths = torch.unique_consecutive((feature * n_images + image)[order], return_counts=True)
-    active = active[order].cpu()
+    n_images, n_patches, k = values.shape
+    flat = values.flatten()
+    at = torch.nonzero(flat > 0).squeeze(1)
+    keys, order = torch.sort(indices.flatten()[at].long() * (n_images * n_patches) + at // k)
+    place = keys // n_patches
+    pair, lengths = torch.unique_consecutive(place, return_counts=True)
+    active = flat[at][order].float().cpu()
     lengths = lengths.cpu()
     sums = torch.segment_reduce(active, "sum", lengths=lengths) if pair.numel() else active
     peaks = torch.segment_reduce(active, "max", lengths=lengths) if pair.numel() else active
     ends = torch.cumsum(lengths, dim=0)
     return CodesByFeature(
-        patch=patch[order].cpu().numpy().astype(np.int32),
+        patch=(keys - place * n_patches).to(torch.int32).cpu().numpy(),
         value=active.numpy(),
         pair_start=(ends - lengths).numpy(),
         pair_feature=(pair // n_images).cpu().numpy().astype(np.int32),
@@ -71,14 +71,22 @@ def pooled_matrix(codes: CodesByFeature, n_images: int, d_sae: int) -> Float[np.
     return dense
 
 
-def coactivation_counts(
-    values: Float[Tensor, "image patch k"], indices: Int[Tensor, "image patch k"], d_sae: int
-) -> Int[Tensor, " pair"]:
-    """How many patches have both features of a pair active, as a flat [d_sae * d_sae] table with first < second."""
+def add_coactivation(
+    pairs: Int[Tensor, " pair"],
+    values: Float[Tensor, "image patch k"],
+    indices: Int[Tensor, "image patch k"],
+    d_sae: int,
+) -> None:
+    """Add to ``pairs``, a flat [d_sae * d_sae] table, on how many patches both features are active; first < second.
+
+    Counted in place: a table of its own for every chunk would cost more than counting.
+    """
     k = values.shape[-1]
-    first, second = torch.triu_indices(k, k, offset=1, device=values.device)
-    flat_values, flat_indices = values.flatten(0, 1), indices.flatten(0, 1).long()
-    both = (flat_values[:, first] > 0) & (flat_values[:, second] > 0)
-    low = torch.minimum(flat_indices[:, first], flat_indices[:, second])[both]
-    high = torch.maximum(flat_indices[:, first], flat_indices[:, second])[both]
-    return torch.bincount(low * d_sae + high, minlength=d_sae * d_sae)
+    features, active = indices.reshape(-1, k).T.long().contiguous(), (values > 0).reshape(-1, k).T.contiguous()
+    every = bool(active.all())
+    one = pairs.new_ones(features.numel())
+    for apart in range(1, k):
+        one_slot, other_slot = features[:-apart], features[apart:]
+        keys = torch.minimum(one_slot, other_slot) * d_sae + torch.maximum(one_slot, other_slot)
+        keys = keys.flatten() if every else keys[active[:-apart] & active[apart:]]
+        pairs.scatter_add_(0, keys, one[: keys.numel()])

@@ -7,7 +7,7 @@ best N of what was seen is associative: any batching and any arrival order end w
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 def top_rows(
@@ -21,8 +21,7 @@ def top_rows(
         order: tie-break, unique within a feature.
         n: rows kept per feature.
     """
-    if value.size and not np.isfinite(value).all():
-        raise ValueError("cannot rank values that are not finite")
+    _require_finite(value)
     ranking = np.lexsort((order, -value, feature))
     sorted_features = feature[ranking]
     starts = np.flatnonzero(np.append(True, np.diff(sorted_features) != 0)[: ranking.size])
@@ -30,6 +29,22 @@ def top_rows(
     rank = np.arange(ranking.size) - np.repeat(starts, counts)
     kept = rank < n
     return ranking[kept], rank[kept]
+
+
+def among_top(
+    feature: Int[np.ndarray, " row"], value: Float[np.ndarray, " row"], order: Int[np.ndarray, " row"], n: int
+) -> Bool[np.ndarray, " row"]:
+    """Which rows :func:`top_rows` keeps; arguments as there. Only features with more than ``n`` rows are sorted."""
+    _require_finite(value)
+    kept = np.bincount(feature)[feature] <= n
+    crowded = np.flatnonzero(~kept)
+    kept[crowded[top_rows(feature[crowded], value[crowded], order[crowded], n)[0]]] = True
+    return kept
+
+
+def _require_finite(value: Float[np.ndarray, " row"]) -> None:
+    if not np.isfinite(value).all():
+        raise ValueError("cannot rank values that are not finite")
 
 
 class StreamingTop:

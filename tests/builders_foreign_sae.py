@@ -173,3 +173,9 @@ def write_sam2_checkpoint(path: Path, state: Mapping[str, Tensor]) -> Path:
     """Tensors as the ``sam2`` package's released checkpoints hold them."""
     torch.save({"model": dict(state)}, path)
     return path
+
+
+def write_pytorch_model(path: Path, state: Mapping[str, Tensor]) -> Path:
+    """Tensors as transformers once saved them."""
+    torch.save(dict(state), path)
+    return path

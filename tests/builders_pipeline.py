@@ -42,6 +42,8 @@ WARM = frozenset({"red"})
 SIDE, PATCH_PX = 4, 8
 N_IMAGES = {Split.TRAIN: 40, Split.EXPLAIN: 24, Split.SELECT: 10, Split.SCORE: 20}
 UNREADABLE_IDS = frozenset({"explain-0003", "train-0001"})
+WORDS = (*CONCEPTS, *"crab penguin what is shown in the image describe element a of . , nothing near far".split())
+"""Few, so that the subject, which says words at random, often names a concept, of the world too."""
 KIND = "planted"
 BAG = "bag-of-stems"
 """Name of the planted recipe's text encoder."""
@@ -249,7 +251,7 @@ def planted_run(n_stages: int = 4) -> Mapping[str, Artifact]:
 def _scratch() -> Path:
     scratch = tempfile.TemporaryDirectory(prefix="iconoscope-planted-")
     atexit.register(scratch.cleanup)
-    save_tiny_subject(Path(scratch.name) / "subject")
+    save_tiny_subject(Path(scratch.name) / "subject", words=WORDS)
     return Path(scratch.name)
 
 

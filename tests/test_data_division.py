@@ -9,9 +9,9 @@ import pytest
 
 from backend.errors import DataError, DatasetMissing, ImageUnreadable
 from backend.types import Split
-from precompute.data._division import DividedImages, limited, split_of
+from precompute.data._division import DividedImages, split_of
 from precompute.data.folder import open_folder
-from precompute.data_section import DataSection, SharesSection, SourcesSection
+from precompute.data_section import DataSection, SharesSection, SourcesSection, limited
 from tests.builders_pictures import picture_bytes, save_folder, section
 
 SHARES = SharesSection(train=0.25, explain=0.25, select=0.25, score=0.25)
@@ -66,7 +66,7 @@ def test_copies_in_two_subfolders_are_refused_by_name(tmp_path: Path) -> None:
         save_folder(tmp_path / split.value, numbers)
     (tmp_path / "score" / "other name.png").write_bytes(picture_bytes(1))
     data = section("folder", tmp_path)
-    with pytest.raises(DataError, match=r"share 1 pictures, e\.g\. 'holiday/beach/picture 001\.png' and 'other name"):
+    with pytest.raises(DataError, match=r"share 1 pictures, e\.g\. 'explain/holiday/.*001\.png' and 'score/other name"):
         open_folder(data, Split.EXPLAIN)
 
 

@@ -10,6 +10,7 @@ import pytest
 from backend.errors import DataError, DatasetMissing, ImageUnreadable, RecipeError
 from backend.types import Split
 from precompute.data import _streaming, _tar_shards, huggingface, kinds
+from precompute.data._rows import encoded
 from precompute.data.huggingface import open_dataset
 from precompute.data.webdataset import open_shards
 from precompute.data_section import SharesSection, SourcesSection
@@ -96,6 +97,12 @@ def test_what_is_no_tar_and_what_is_not_there_are_said(shards: Path) -> None:
     sources = SourcesSection(train="no-*.tar", explain="no-*.tar", select="no-*.tar", score="no-*.tar")
     with pytest.raises(DatasetMissing, match=r"no shards no-\*\.tar"):
         open_shards(section("webdataset", shards, sources=sources), Split.TRAIN)
+
+
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    save_shard(tmp_path / "all.tar", [1, 2, 1])
+    with pytest.raises(DataError, match=r"two pictures called 'all/0001\.png'"):
+        open_shards(section("webdataset", tmp_path), Split.TRAIN)
 
 
 # --------------------------------------------------------------------------------------------------------- parquet
@@ -216,6 +223,7 @@ def test_streaming_fetches_what_the_limits_ask_for_and_keeps_it(
     assert train.load(train.ids[0]).getpixel((3, 5)) == pixels(picture_bytes(100 + row))
     open_dataset.cache_clear()
     monkeypatch.setattr(_streaming, "_fetch_shard", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(huggingface, "_iterable", lambda *_: pytest.fail("asked for again"))
     assert open_dataset(data, Split.TRAIN).fingerprint == train.fingerprint
 
 
@@ -224,10 +232,10 @@ def test_an_interrupted_download_goes_on_after_the_last_whole_shard(
 ) -> None:
     data, add = streamed(hub), _streaming._add
 
-    def breaks(archive: object, row: int, value: object) -> None:
+    def breaks(archive: object, row: int, data: bytes) -> None:
         if row == 5:
             raise ConnectionResetError("connection reset")
-        add(archive, row, value)  # pyright: ignore[reportArgumentType]
+        add(archive, row, data)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(_streaming, "_add", breaks)
     with pytest.raises(DatasetMissing, match=r"stopped after 5 pictures \(.*reset\)\. 4 of them are kept: run again"):
@@ -236,11 +244,29 @@ def test_an_interrupted_download_goes_on_after_the_last_whole_shard(
     assert 1 <= len(open_dataset(data, Split.TRAIN).ids) <= 2
 
 
+def test_a_dataset_names_no_file_outside_its_folder(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "set" / "own.png", tmp_path / "private.png"
+    inside.parent.mkdir()
+    assert encoded({"bytes": None, "path": "own.png"}, "row 0", inside.parent) == inside
+    assert encoded(str(inside), "row 0", inside.parent) == inside
+    for named in (str(outside), "../private.png"):
+        with pytest.raises(ImageUnreadable, match=r"row 1 names the file '.*private\.png', which is not one of"):
+            encoded({"bytes": None, "path": named}, "row 1", inside.parent)
+    with pytest.raises(ImageUnreadable, match="not one of the dataset's own"):
+        encoded(str(outside), "row 2", None)
+
+
 def test_streaming_without_a_limit_or_with_a_wrong_column_is_refused(hub: Path, small_shards: None) -> None:
     with pytest.raises(RecipeError, match="n_score_images"):
         open_dataset(streamed(hub, n_score_images=None), Split.TRAIN)
     with pytest.raises(DataError, match=r"no column 'picture'; there are: image, label"):
         open_dataset(streamed(hub, image_column="picture"), Split.TRAIN)
+
+
+@pytest.mark.parametrize("field", ["streaming", "download"])
+def test_fields_of_the_hub_are_refused_elsewhere(field: str) -> None:
+    with pytest.raises(ValueError, match="streaming and download mean nothing to kind folder"):
+        section("folder", "pictures", **{field: True})
 
 
 def test_pages_of_datasets_are_those_of_datasets() -> None:

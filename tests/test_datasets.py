@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from precompute.datasets import open_image_set, require_disjoint
 from precompute.encoding import UNREADABLE, encode_images
 from precompute.exemplars import ImageCache
 from precompute.judges import open_judges
+from precompute.recipe import load_recipe
 from tests.builders_pictures import section
 from tests.builders_pipeline import UNREADABLE_IDS, PlantedImages, install, planted_recipe, planted_subject
 
@@ -44,9 +46,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_laid_out_by_split_gives_each_its_own_by_relative_path(folder: Path) -> None:
     images = open_folder(section("folder", folder), Split.EXPLAIN)
-    assert images.ids == ("a/first.png", "b/second.png", "third.webp")
-    assert images.load("a/first.png").getpixel((0, 0)) == (255, 0, 0)
-    assert open_folder(section("folder", folder), Split.SCORE).ids == ("one.png",)
+    assert images.ids == ("explain/a/first.png", "explain/b/second.png", "explain/third.webp")
+    assert images.load("explain/a/first.png").getpixel((0, 0)) == (255, 0, 0)
+    splits = (Split.EXPLAIN, Split.SELECT, Split.SCORE)
+    ids = {split: open_folder(section("folder", folder), split).ids for split in splits}
+    assert (ids[Split.SELECT], ids[Split.SCORE]) == (("select/one.png",), ("score/one.png",))
+    require_disjoint(ids)
 
 
 def test_missing_folder_unknown_image_and_damaged_file_are_said(folder: Path) -> None:
@@ -57,7 +62,7 @@ def test_missing_folder_unknown_image_and_damaged_file_are_said(folder: Path) ->
         images.load("../escape.png")
     (folder / "explain" / "third.webp").write_bytes(b"not a picture at all")
     with pytest.raises(ImageUnreadable):
-        images.load("third.webp")
+        images.load("explain/third.webp")
 
 
 def test_an_empty_folder_is_missing_data(tmp_path: Path) -> None:
@@ -75,10 +80,10 @@ def test_recipe_chooses_the_set(folder: Path, tmp_path: Path) -> None:
 
 def test_an_image_that_is_gone_since_the_harvest_is_named(folder: Path) -> None:
     cached = ImageCache(open_folder(section("folder", folder), Split.EXPLAIN))
-    assert cached["third.webp"].size == (8, 8)
+    assert cached["explain/third.webp"].size == (8, 8)
     (folder / "explain" / "a" / "first.png").unlink()
     with pytest.raises(ImageUnreadable, match=r"first\.png cannot be read.* readable when it was harvested"):
-        cached["a/first.png"]
+        cached["explain/a/first.png"]
 
 
 def test_the_cache_of_pictures_is_bounded_in_bytes(folder: Path) -> None:
@@ -144,3 +149,15 @@ def test_nan_in_the_residual_stream_stops_the_run(subject: SubjectModel, monkeyp
     images = PlantedImages(Split.SCORE)
     with pytest.raises(ActivationsNotFinite, match="float32"):
         next(encode_images(subject, images, images.ids[:1], images_per_batch=1))
+
+
+def test_a_limit_takes_some_of_the_worlds_images_and_changes_the_fingerprint() -> None:
+    world = load_recipe("world")
+    few = replace(world, data=replace(world.data, n_explain_images=7))
+    whole, some = open_image_set(world, Split.EXPLAIN), open_image_set(few, Split.EXPLAIN)
+    assert len(some.ids) == 7 and set(some.ids) < set(whole.ids)
+    assert some.fingerprint != whole.fingerprint
+    more = replace(world, data=replace(world.data, n_explain_images=10**6))
+    assert open_image_set(more, Split.EXPLAIN).fingerprint == whole.fingerprint
+    nine = replace(world, data=replace(world.data, n_explain_images=9))
+    assert set(some.ids) < set(open_image_set(nine, Split.EXPLAIN).ids)

@@ -5,6 +5,7 @@ The subject is a shrunken DINOv2; a shrunken Gemma 3 with another tower, whose p
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,8 @@ def test_the_steer_tab_says_why_and_inspecting_works(services):
 def test_a_larger_model_around_the_same_tower_explains_by_every_arm(tmp_path):
     """Training and harvest are those of the small model; only explain and what follows is computed anew."""
     first = planted_run(n_stages=3)
-    out = first["explain"].folder.parents[1]
+    out = tmp_path / "out"  # a copy: other tests compare all that lies in the shared one
+    shutil.copytree(first["explain"].folder.parents[1], out)
     sibling = save_other_size(tmp_path / "sibling", planted_subject())
     recipe = planted_recipe(planted_subject(), explainer={"path": str(sibling)})
     second = run_recipe(recipe, out, RUNTIME, SilentProgress(), load_stages()[:3])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,9 +17,9 @@ from backend.types import HookPoint, Split
 from precompute import activation_histogram
 from precompute.encoding import UNREADABLE
 from precompute.exemplars import ExemplarIndex, alive_features, grid_of
-from precompute.harvesting import FeatureCounts, candidates, deciles, prune, ranked
-from precompute.sparse_codes import by_feature, coactivation_counts, pooled_matrix
-from precompute.streaming_top import StreamingTop, sample_priority, top_rows
+from precompute.harvesting import N_SAMPLED, FeatureCounts, candidates, deciles, prune, ranked
+from precompute.sparse_codes import add_coactivation, by_feature, pooled_matrix
+from precompute.streaming_top import StreamingTop, among_top, sample_priority, top_rows
 from tests.builders_pipeline import UNREADABLE_IDS, PlantedImages, planted_run, planted_subject
 
 D_SAE = 7
@@ -57,9 +59,36 @@ def test_streaming_top_equals_a_full_sort_for_any_batching(seed: int, n: int) ->
     assert list(zip(stream.feature, stream.value, stream.order, strict=True)) == expected
 
 
-def test_ranking_refuses_nan() -> None:
+@pytest.mark.parametrize("rank", [top_rows, among_top])
+def test_ranking_refuses_nan(rank: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="not finite"):
-        top_rows(np.zeros(2, int), np.array([1.0, np.nan]), np.arange(2), 1)
+        rank(np.zeros(2, int), np.array([1.0, np.nan]), np.arange(2), 1)
+
+
+@given(seeds, st.integers(1, 5), st.integers(0, 60))
+@settings(max_examples=60, deadline=None)
+def test_the_rows_that_may_win_are_those_that_a_full_sort_keeps(seed: int, n: int, n_rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    feature, value = rng.integers(0, 9, n_rows), rng.integers(0, 5, n_rows).astype(np.float32)
+    order = rng.permutation(n_rows)
+    expected = np.isin(np.arange(n_rows), top_rows(feature, value, order, n)[0])
+    np.testing.assert_array_equal(among_top(feature, value, order, n), expected)
+
+
+@given(seeds, st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_candidates_are_the_best_by_mean_and_by_max_and_the_sample(seed: int, sample: bool) -> None:
+    n_images, n = 80, 2
+    codes, positions = by_feature(*random_codes(seed, n_images)), np.random.default_rng(seed).permutation(n_images)
+    order = positions[codes.pair_image]
+    ranked_by = [(codes.pair_mean, n), (codes.pair_max, n)]
+    if sample:
+        ranked_by.append((-sample_priority(codes.pair_feature, order), N_SAMPLED))
+    kept = np.unique(np.concatenate([top_rows(codes.pair_feature, by, order, most)[0] for by, most in ranked_by]))
+    table = candidates(codes, positions, n, sample=sample)
+    assert table["feature"].to_pylist() == codes.pair_feature[kept].tolist()
+    assert table["position"].to_pylist() == order[kept].tolist()
+    assert prune(table, n, sample=sample).equals(table)
 
 
 @given(seeds, seeds)
@@ -90,8 +119,9 @@ def test_sparse_codes_equal_dense_arithmetic(seed: int) -> None:
         within = slice(codes.pair_start[row], codes.pair_stop[row])
         assert codes.patch[within].tolist() == np.flatnonzero(dense[image, :, feature]).tolist()
     fires = (dense > 0).reshape(-1, D_SAE).astype(int)
-    expected = np.triu(fires.T @ fires, k=1)
-    assert (coactivation_counts(values, indices, D_SAE).reshape(D_SAE, D_SAE).numpy() == expected).all()
+    pairs = torch.full((D_SAE * D_SAE,), 2)
+    add_coactivation(pairs, values, indices, D_SAE)
+    assert (pairs.view(D_SAE, D_SAE).numpy() == 2 + np.triu(fires.T @ fires, k=1)).all()
 
 
 @given(seeds, seeds, st.sampled_from([2, 4, 8]))

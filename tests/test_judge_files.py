@@ -18,7 +18,7 @@ from backend.text_encoders import SentenceTransformerEncoder, load_text_encoder
 from backend.weights import cached_repository, file_hash, files_fingerprint, missing_files
 from precompute.judges import missing_judges, open_judges, paper
 from precompute.judges._noun_phrases import MAX_PHRASES, MAX_WORDS, noun_phrases
-from precompute.recipe import JudgesSection, parse_recipe
+from precompute.recipe import JudgesSection, load_recipe, parse_recipe
 from tests.builders_judges import judges_recipe, open_paper
 from tests.toy_pipeline import RECIPE
 
@@ -72,6 +72,12 @@ def test_all_that_is_missing_is_named_at_once(hub: Path) -> None:
     for repository in REPOSITORIES[:4]:
         assert f"https://huggingface.co/{repository}" in str(caught.value)
     assert missing_judges(judges_recipe(**PAPER_MODELS, segmenter="sam3"))[1].name == "facebook/sam3"
+
+
+def test_the_shipped_recipes_of_the_paper_need_these_repositories(hub: Path) -> None:
+    """openai/clip-vit-large-patch14 has no files of open_clip: with it nothing that is fetched would do."""
+    for name in ("gemma3-4b-mid", "gemma3-27b-late", "internvl3-14b-mid"):
+        assert [one.name for one in missing_judges(load_recipe(name))] == REPOSITORIES
 
 
 def test_absent_packages_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,14 @@ def test_an_unknown_judge_is_named(changes: dict[str, Any], message: str) -> Non
         open_judges(judges_recipe(**changes))
 
 
+def test_judges_that_remember_pictures_by_id_are_not_lent_to_another_set_of_images() -> None:
+    open_paper()
+    recipe = judges_recipe()
+    assert open_judges(recipe).segmenter is open_judges(recipe).segmenter
+    other = replace(recipe, data=replace(recipe.data, path="elsewhere"))
+    assert open_judges(other).segmenter is not open_judges(recipe).segmenter
+
+
 # ---------------------------------------------------------------------------------------------------- fingerprints
 
 SETTINGS = {

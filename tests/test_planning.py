@@ -65,21 +65,14 @@ def test_a_shape_is_read_from_the_models_own_description() -> None:
     assert (shape.language.n_layers, shape.language.head_width, shape.language.vocabulary) == (4, 32, 285)
 
 
-def test_sizes_that_a_released_description_leaves_out_are_those_of_its_family(tmp_path: Path) -> None:
-    config = {
-        "model_type": "gemma3",
-        "mm_tokens_per_image": 256,
-        "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34},
-        "vision_config": {
-            "hidden_size": 1152,
-            "image_size": 896,
-            "intermediate_size": 4304,
-            "num_hidden_layers": 27,
-            "patch_size": 14,
-        },
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert shape_of("a folder of my own", tmp_path) == KNOWN["google/gemma-3-4b-it"]
+def test_what_a_description_leaves_out_is_what_its_class_takes(tmp_path: Path) -> None:
+    """The released config.json of Gemma 3 4B does not name its heads, nor its vocabulary."""
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34}
+    vision = {"hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "num_hidden_layers": 27}
+    vision |= {"model_type": "siglip_vision_model", "num_attention_heads": 16, "patch_size": 14}
+    described = {"model_type": "gemma3", "mm_tokens_per_image": 256, "text_config": text, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps(described), encoding="utf-8")
+    assert shape_of("mine", tmp_path) == KNOWN["google/gemma-3-4b-it"]
 
 
 def test_an_unknown_model_says_what_to_fetch(tmp_path: Path) -> None:
@@ -150,6 +143,16 @@ def test_a_plan_for_another_machine_needs_no_model() -> None:
         make_plan(elsewhere, "here", Runtime())
     with pytest.raises(RecipeError, match="no device 'abacus'"):
         make_plan(elsewhere, "abacus", Runtime())
+
+
+def test_shrunken_models_are_built_before_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its folder the rehearsal of InternVL would be planned at the true size of the repository it names."""
+    monkeypatch.setenv("ICONOSCOPE_CACHE", str(tmp_path))
+    recipe = load_recipe("shrunken-internvl3")
+    judges = dataclasses.replace(recipe.judges, **dict.fromkeys(("boxes", "masks", "generator_model"), "nowhere"))
+    plan = make_plan(dataclasses.replace(recipe, judges=judges), "h100", Runtime())
+    assert (tmp_path / "shrunken" / "internvl" / "config.json").is_file()
+    assert plan.accelerator_bytes < KNOWN["OpenGVLab/InternVL3-14B-hf"].weight_bytes
 
 
 def test_nothing_is_missing_for_the_world() -> None:

@@ -78,7 +78,7 @@ def test_a_missing_field_is_named(path: str) -> None:
 
 def test_science_leaves_places_out_and_keeps_the_rest() -> None:
     recipe = toy_recipe()
-    assert section_science(recipe.subject) == {"layer": 4, "repository": None, "revision": None, "tower": "vision"}
+    assert section_science(recipe.subject) == {"layer": 4, "repository": None, "tower": "vision"}
     assert "path" not in section_science(recipe.data) and "clip" not in section_science(recipe.judges)
     assert section_science(recipe.explain)["prompts"]["steering"] == "What is it?"
     for item in fields(Recipe):

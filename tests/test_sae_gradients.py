@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from precompute.sae_gradients import FeatureBags, LossTerms, loss_and_gradients, top_k
+from precompute.sae_gradients import FeatureBags, LossTerms, loss_and_gradients
 from precompute.sae_trainer import SAETrainer, TrainerConfig
 from tests.dense_gradients import dense_gradients
 
@@ -83,23 +83,6 @@ def _answering(sums: list[Tensor]) -> Callable[[Tensor], None]:
         tensor.copy_(next(remaining))
 
     return answer
-
-
-@pytest.mark.parametrize("d_sae", [64, 512, 500])
-def test_the_k_largest_are_those_of_topk(d_sae: int) -> None:
-    pre = torch.randn(200, d_sae, generator=torch.Generator().manual_seed(d_sae))
-    values, indices = top_k(pre, 4)
-    expected = pre.topk(4, dim=1)
-    assert torch.equal(values.sort(dim=1, descending=True).values, expected.values)
-    assert torch.equal(pre.gather(1, indices), values)
-    assert torch.equal(indices.sort(dim=1).values, expected.indices.sort(dim=1).values)
-
-
-def test_with_ties_the_values_are_still_the_largest() -> None:
-    pre = torch.randint(0, 5, (50, 512), generator=torch.Generator().manual_seed(0)).float()
-    values, indices = top_k(pre, 4)
-    assert torch.equal(values.sort(dim=1, descending=True).values, pre.topk(4, dim=1).values)
-    assert all(len(set(row)) == 4 for row in indices.tolist())
 
 
 @given(st.integers(0, 1000), st.integers(1, 9))

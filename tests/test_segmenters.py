@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -211,10 +212,15 @@ def test_sam2_reads_a_released_checkpoint_and_builds_nothing_foreign(tmp_path: P
     (tmp_path / "sam2.1_hiera_t.yaml").write_text(layout, encoding="utf-8")
     loaded = load_sam2(tmp_path, "cpu")
     assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
-    hostile = layout.replace("sam2.modeling.memory_encoder.Fuser", "os.system")
-    (tmp_path / "sam2.1_hiera_t.yaml").write_text(hostile, encoding="utf-8")
-    with pytest.raises(SubjectError, match=r"would build os\.system"):
-        load_sam2(tmp_path, "cpu")
+    for foreign in (
+        "os.system",
+        "sam2.modeling.backbones.hieradet.logging.os.system",
+        "sam2.modeling.sam2_base.F.relu",
+    ):
+        hostile = layout.replace("sam2.modeling.memory_encoder.Fuser", foreign)
+        (tmp_path / "sam2.1_hiera_t.yaml").write_text(hostile, encoding="utf-8")
+        with pytest.raises(SubjectError, match=f"would build {re.escape(foreign)};"):
+            load_sam2(tmp_path, "cpu")
     (tmp_path / "sam2.1_hiera_t.yaml").unlink()
     (tmp_path / "sam2.1_hiera_tiny.pt").rename(tmp_path / "sam2_mine.pt")
     with pytest.raises(SubjectError, match=r"sam2_mine\.pt is not the name of a released"):

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from backend.artifacts import Artifact
-from backend.errors import DataError
+from backend.batching import in_batches
+from backend.errors import DataError, NotEnoughMemory
+from backend.memory_limits import MemoryLimits, memory_limits
 from precompute.background import Background
 from precompute.processes import ALONE, Processes
 from precompute.runner import RunStopped
@@ -119,6 +121,20 @@ def test_work_in_the_background_stops_when_asked() -> None:
     assert started.wait(10)
     background.stop()
     assert background.result() > 0
+
+
+def test_work_in_the_background_knows_the_limits_of_its_caller() -> None:
+    said: list[str] = []
+
+    def compute(part: slice) -> int:
+        if part.stop - part.start > 2:
+            raise NotEnoughMemory("too many")
+        return part.stop - part.start
+
+    with memory_limits(MemoryLimits(say=said.append)) as limits:
+        background = Background(lambda _: list(in_batches("images", 8, 8, compute)))
+        assert background.result() == [2, 2, 2, 2]
+    assert limits.rows == {"images": 2} and len(said) == 2
 
 
 def test_unreadable_images_are_told_by_index() -> None:

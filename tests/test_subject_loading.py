@@ -16,6 +16,7 @@ from backend.errors import SubjectError, SubjectMismatch, SubjectMissing
 from backend.models import load_subject, load_tower
 from backend.types import HookPoint
 from tests.builders_families import ALL_FAMILIES, BUILDERS, MIDDLE, PROMPT, TOWERS
+from tests.builders_foreign_sae import write_pytorch_model
 from tests.builders_subject import noise_images
 
 VISION_WEIGHT = re.compile(r"^(?!.*(text|language)).*(fc1|up_proj)\.weight$")
@@ -56,6 +57,14 @@ def test_weights_that_are_only_partly_there_are_not_drawn_at_random(copy):
     dropped = sorted(name for name in weights if VISION_WEIGHT.search(name))[0]
     save_file({name: weight for name, weight in weights.items() if name != dropped}, file, metadata={"format": "pt"})
     with pytest.raises(SubjectMissing, match=r"its files lack 1 weights \(.*(fc1|up_proj)\.weight\); write it again"):
+        load_tower(copy, MIDDLE)
+
+
+def test_weights_in_a_pickle_are_not_read(copy):
+    """Even beside a file of safetensors that is none of the model's."""
+    write_pytorch_model(copy / "pytorch_model.bin", load_file(copy / "model.safetensors"))
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    with pytest.raises(SubjectError, match="its weights cannot be read"):
         load_tower(copy, MIDDLE)
 
 

@@ -1,7 +1,8 @@
 """Reading a checkpoint's weights and processor from a folder; whatever is missing or damaged is named.
 
-transformers itself is lenient: weights that a file lacks are drawn at random with a warning, and a folder without a
-processor gives a bare tokenizer. Here both are errors.
+transformers itself is lenient: weights that a file lacks are drawn at random with a warning, a folder without a
+processor gives a bare tokenizer, a pickle is read where there are no safetensors, and whoever sits at the terminal may
+be asked whether a folder's own code shall be run. Here the first three are errors, and that code is never run.
 """
 
 from __future__ import annotations
@@ -126,7 +127,12 @@ def _load_model(
         raise SubjectMissing(_message(folder, card, "it holds no weights (*.safetensors)"))
     try:
         loaded: Any = model_class.from_pretrained(
-            folder, dtype=DTYPES[dtype], local_files_only=True, output_loading_info=True, **options
+            folder,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise SubjectError(_message(folder, card, f"its weights cannot be read ({error})")) from error
@@ -158,10 +164,12 @@ def _load_processor(folder: Path, processor_class: type[ProcessorMixin], card: M
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # some tokenizers load without: no word is known
         raise SubjectMissing(_message(folder, card, f"it has no tokenizer ({' or '.join(TOKENIZER_FILES)})"))
     try:
-        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         # Pillow's resampling is the same on every machine; torchvision's depends on whether torchvision is installed.
         # Asked for by itself: a processor that also reads videos has no Pillow variant as a whole.
-        images: Any = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+        images: Any = AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise SubjectMissing(
             _message(folder, card, f"its processor or tokenizer is missing or unreadable ({error})")
@@ -196,7 +204,7 @@ def _require_processor(name: str | None, expected: type[ProcessorMixin], folder:
 
 def _load_square_processor(processor_class: Any, folder: Path, card: ModelCard) -> Any:
     """The image processor without crops, at the size its images have in the end."""
-    load: Any = partial(AutoImageProcessor.from_pretrained, backend="pil")
+    load: Any = partial(AutoImageProcessor.from_pretrained, backend="pil", trust_remote_code=False)
     if processor_class is not None:
         load = processor_class.from_pretrained
     try:

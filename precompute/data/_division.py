@@ -10,7 +10,6 @@ A limit takes the images whose ids have the smallest hashes: a fair draw, the fi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,7 +19,7 @@ from backend.errors import DataError, DatasetMissing, ImageUnreadable
 from backend.images import open_image
 from backend.types import Split
 from precompute.data._sources import PictureSource, content_hashes, digest
-from precompute.data_section import DataSection, SharesSection
+from precompute.data_section import DataSection, SharesSection, limited
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -127,13 +126,6 @@ def split_of(content: str, together: Sequence[Split], shares: SharesSection) -> 
         if at < 0:
             return split
     return next(split for split in reversed(together) if shares.of(split) > 0)  # rounding at the very end
-
-
-def limited(places: Sequence[int], keys: Sequence[str], limit: int | None) -> Sequence[int]:
-    """At most ``limit`` of the places: those whose ids have the smallest hashes."""
-    if limit is None or len(places) <= limit:
-        return places
-    return sorted(places, key=lambda place: hashlib.sha256(keys[place].encode()).digest())[:limit]
 
 
 def _require_different(sources: Mapping[str, PictureSource]) -> None:

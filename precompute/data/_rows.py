@@ -136,7 +136,7 @@ class DiskSource:
                 f"{self.name} has no column {column!r}; there are: {', '.join(rows.column_names)}. "
                 "Set image_column under [data]."
             )
-        self._column = column
+        self._column, self._folder = column, folder
         self._rows = rows.select_columns([column])
         if isinstance(rows.features[column], Image):
             self._rows = self._rows.cast_column(column, Image(decode=False))
@@ -145,15 +145,22 @@ class DiskSource:
         self.state = digest(folder.resolve(), self.identity)
 
     def get(self, place: int) -> bytes | Path:
-        return encoded(self._rows[place][self._column], f"row {place} of {self.name}")
+        return encoded(self._rows[place][self._column], f"row {place} of {self.name}", self._folder)
 
 
-def encoded(value: object, what: str) -> bytes | Path:
-    """The picture in a cell: bytes, or ``{"bytes", "path"}`` with one of them. Raises ImageUnreadable."""
+def encoded(value: object, what: str, folder: Path | None) -> bytes | Path:
+    """The picture in a cell: bytes, or ``{"bytes", "path"}`` with one of them.
+
+    A dataset may name files of its own folder and no others: it may be a stranger's, and an atlas shows what it read.
+    ``folder`` is None for a dataset that is elsewhere. Raises ImageUnreadable.
+    """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes) and value:
         return value
-    if isinstance(value, str) and value:
-        return Path(value)
-    raise ImageUnreadable(f"{what} holds no picture")
+    if not isinstance(value, str) or not value:
+        raise ImageUnreadable(f"{what} holds no picture")
+    path = Path(value) if folder is None else (folder / value).resolve()
+    if folder is None or not path.is_relative_to(folder.resolve()):
+        raise ImageUnreadable(f"{what} names the file {value!r}, which is not one of the dataset's own")
+    return path

@@ -9,13 +9,13 @@ import io
 import math
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from backend.errors import DataError, DatasetMissing, ImageUnreadable, RecipeError
-from backend.settings import load_settings
+from backend.settings import load_settings, resolve_path
 from backend.types import Split
 from precompute.data._rows import encoded
 from precompute.data._sources import HASH_CHARACTERS, digest
@@ -50,18 +50,30 @@ def n_wanted(section: DataSection, name: str) -> int:
     return math.ceil(max(counts) / PER_SHARD) * PER_SHARD
 
 
-def fetched(section: DataSection, name: str, rows: Any, n: int) -> TarSource:
-    """The first ``n`` pictures of ``rows`` (an iterable dataset); those that are here already are not fetched again.
+def fetched(section: DataSection, name: str, open_rows: Callable[[], Any], n: int) -> TarSource:
+    """The first ``n`` pictures of a dataset; those that are here already are not fetched again.
 
-    Raises DatasetMissing if the connection breaks, DataError for a column that is not there.
+    Args:
+        section: path and column.
+        name: split of the dataset.
+        open_rows: gives the iterable dataset; not called if all are here.
+        n: pictures wanted, a multiple of PER_SHARD.
+
+    Raises:
+        DatasetMissing: the connection breaks; and as ``open_rows``.
+        DataError: the column is not there.
     """
-    key = digest(section.path, name, section.image_column)[:HASH_CHARACTERS]
+    place = resolve_path(section.path)
+    where = place.resolve() if place.is_dir() else section.path
+    key = digest(where, name, section.image_column)[:HASH_CHARACTERS]
     folder = load_settings().cache_dir / "data" / "streamed" / key
     folder.mkdir(parents=True, exist_ok=True)
+    rows: Any = None
     for number in range(math.ceil(n / PER_SHARD)):
         shard = folder / f"images-{number:05d}.tar"
         if shard.is_file() or (folder / END_NAME).is_file():
             continue
+        rows = open_rows() if rows is None else rows
         if _fetch_shard(section, name, rows, number, shard) < PER_SHARD:
             (folder / END_NAME).touch()
     shards = sorted(folder.glob("images-*.tar"))[: math.ceil(n / PER_SHARD)]
@@ -74,8 +86,8 @@ def _fetch_shard(section: DataSection, name: str, rows: Any, number: int, shard:
     count = 0
     try:
         with tarfile.open(partial, "w") as archive:
-            for row in _rows(rows.skip(number * PER_SHARD), section):
-                _add(archive, number * PER_SHARD + count, row)
+            for picture in _pictures(rows.skip(number * PER_SHARD), section):
+                _add(archive, number * PER_SHARD + count, picture)
                 count += 1
         if count:
             os.replace(partial, shard)
@@ -91,22 +103,24 @@ def _fetch_shard(section: DataSection, name: str, rows: Any, number: int, shard:
     return count
 
 
-def _rows(rows: Iterable[Any], section: DataSection) -> Iterator[object]:
+def _pictures(rows: Iterable[Any], section: DataSection) -> Iterator[bytes]:
+    """Encoded pictures of the next rows; what cannot be read is empty: it keeps its place and is counted later."""
+    place = resolve_path(section.path)
+    folder = place if place.is_dir() else None
     for row in islice(rows, PER_SHARD):
         if section.image_column not in row:
             raise DataError(
                 f"{section.path} has no column {section.image_column!r}; there are: {', '.join(row)}. "
                 "Set image_column under [data]."
             )
-        yield row[section.image_column]
+        try:
+            found = encoded(row[section.image_column], f"a row of {section.path}", folder)
+        except ImageUnreadable:
+            found = b""
+        yield found if isinstance(found, bytes) else found.read_bytes()
 
 
-def _add(archive: tarfile.TarFile, row: int, value: object) -> None:
-    try:
-        found = encoded(value, f"row {row}")
-        data = found if isinstance(found, bytes) else found.read_bytes()
-    except ImageUnreadable:
-        data = b""  # keeps its place, and is counted as unreadable
+def _add(archive: tarfile.TarFile, row: int, data: bytes) -> None:
     member = tarfile.TarInfo(f"{row:08d}{_SUFFIXES.get(data[:2], '.jpg')}")
     member.size = len(data)
     archive.addfile(member, io.BytesIO(data))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -39,6 +40,11 @@ class TarSource:
         self._places: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
         pairs = zip(self._places, index["member"].to_pylist(), strict=True)
         self.keys = tuple(f"{stems[shard]}/{member}" for (shard, _, _), member in pairs)
+        if len(set(self.keys)) < len(self.keys):
+            twice = next(key for key, n in Counter(self.keys).items() if n > 1)
+            raise DataError(
+                f"The shards {name} hold two pictures called {twice!r}, and ids are made of it: rename one."
+            )
         self.identity = digest(*self.keys, *(size for _, _, size in self._places))
         if not self.keys:
             raise DatasetMissing(

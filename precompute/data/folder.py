@@ -2,7 +2,7 @@
 
 With the subfolders ``explain``, ``select`` and ``score`` (and ``train``) each split has its own. Any other folder is
 one source that all splits divide by rule; so is any folder if the recipe has [data.sources] that say so (``"."`` is the
-folder itself) or [data.shares]. An id is the path relative to its source.
+folder itself) or [data.shares]. An id is the path relative to the folder, not to the subfolder: those may share names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ LONGEST_ID = 160
 class FolderSource:
     """All pictures below a folder, sorted by their relative path. Hidden files and folders are left out."""
 
-    def __init__(self, folder: Path, what: str) -> None:
+    def __init__(self, folder: Path, what: str, within: str = WHOLE) -> None:
+        """``what`` they are for, for messages; ``within``: the folder's own path, put before the ids."""
         if not folder.is_dir():
             raise DatasetMissing(
                 f"There is no folder with the {what} images at {folder}. Put pictures there or change [data] path."
@@ -40,7 +41,7 @@ class FolderSource:
         if not named:
             raise DatasetMissing(f"The folder {folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}).")
         self._paths = [named[name] for name in sorted(named)]
-        self.keys = tuple(_id(name) for name in sorted(named))
+        self.keys = tuple(_id((Path(within) / name).as_posix()) for name in sorted(named))
         stats = [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in self._paths)]
         self.identity = digest(*self.keys, *(size for size, _ in stats))
         self.state = digest(folder.resolve(), *self.keys, *(number for stat in stats for number in stat))
@@ -78,7 +79,7 @@ def open_folder(section: DataSection, split: Split) -> DividedImages:
     folder = resolve_path(section.path)
     sources = sources_of(section, folder)
     return open_division(
-        folder.name, section, split, lambda name: FolderSource(folder / name, _purpose(sources, name)), sources
+        folder.name, section, split, lambda name: FolderSource(folder / name, _purpose(sources, name), name), sources
     )
 
 

@@ -108,6 +108,11 @@ def _load_from_disk(folder: Path) -> dict[str, Any]:
 
 
 def _streamed(section: DataSection, name: str) -> PictureSource:
+    return fetched(section, name, lambda: _iterable(section, name), n_wanted(section, name))
+
+
+def _iterable(section: DataSection, name: str) -> Any:
+    """The dataset's split, row by row from the network or from a folder. Raises DatasetMissing or DependencyMissing."""
     datasets = _library()
     place = resolve_path(section.path)
     if not place.is_dir() and not section.download:
@@ -115,13 +120,11 @@ def _streamed(section: DataSection, name: str) -> PictureSource:
             f"{section.path} would be fetched from the network ({page_of(section.path)}): set download = true under "
             "[data] to allow it, or give the folder of a local copy."
         )
-    n = n_wanted(section, name)
     try:
         source = str(place) if place.is_dir() else section.path
-        rows = datasets.load_dataset(source, split=name, streaming=True).decode(False)
+        return datasets.load_dataset(source, split=name, streaming=True).decode(False)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DatasetMissing(_unreachable(section.path, error)) from error
-    return fetched(section, name, rows, n)
 
 
 def _folder(section: DataSection) -> Path:

@@ -29,7 +29,7 @@ from precompute.subject import release_models
 POLL_S = 0.05
 """How often the workers are asked whether one is done; a signal to stop is heard in between."""
 START_S = 300.0
-"""Longest wait for the first of the workers."""
+"""Longest wait for a worker while there is none."""
 VISIBLE_S = 60.0
 """How long a shared filesystem may take to show a file that another node wrote."""
 
@@ -157,7 +157,9 @@ class RayEngine(Engine):
             if not leases.waiting and not any(member.key for member in self._members):
                 break
             self._attend(context, leases, advance)
-            if not any(member.place for member in self._members) and time.monotonic() > deadline:
+            if any(member.place for member in self._members):
+                deadline = time.monotonic() + START_S  # should the last one die, its successor has as long
+            elif time.monotonic() > deadline:
                 raise EngineError(f"No worker has started within {START_S:.0f} s: {self._room()}.")
         if leases.error is not None:
             raise leases.error

@@ -2,12 +2,14 @@
 
 A folder holds one checkpoint (``sam2.1_hiera_large.pt`` as released, or the same tensors as safetensors) and may hold
 the model's YAML, as the repositories on the Hub do; without one, the package's own for the checkpoint's name is taken.
-A YAML names classes to build: only those of ``sam2.modeling`` are accepted. Checkpoints are read without unpickling.
+A YAML names classes to build: only those that modules of ``sam2.modeling`` define are accepted. Checkpoints are read
+without unpickling.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ def load_sam2(folder: Path, device: str) -> Any:
     layout = OmegaConf.load(_layout(folder, checkpoint))
     settings: Any = OmegaConf.to_container(layout, resolve=True)
     for target in _targets(settings["model"]):
-        if not target.startswith(_CLASSES):
+        if not _is_own_class(target):
             raise SubjectError(f"the YAML in {folder} would build {target}; SAM 2 needs classes of {_CLASSES}* only")
     model = instantiate(settings["model"], _recursive_=True)
     try:
@@ -84,6 +86,21 @@ def _targets(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for value in node:
             yield from _targets(value)
+
+
+def _is_own_class(target: str) -> bool:
+    """Whether a name means a class that a module of ``sam2.modeling`` defines itself.
+
+    The beginning of the name alone says nothing: modules import others, by which a name could reach ``os.system``.
+    """
+    module_name, _, class_name = target.rpartition(".")
+    if not module_name.startswith(_CLASSES):
+        return False
+    try:
+        found = getattr(import_module(module_name), class_name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__ == module_name
 
 
 def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:

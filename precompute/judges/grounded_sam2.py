@@ -95,7 +95,7 @@ class BoxFinder:
     ) -> None:
         from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
-        self._processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        self._processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model: Any = GroundingDinoForObjectDetection.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
         )

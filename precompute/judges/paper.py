@@ -13,6 +13,7 @@ from backend.errors import DependencyMissing, IconoscopeError, RecipeError, Subj
 from backend.text_encoders import find_text_encoder, text_encoder_repository
 from backend.weights import licence_page
 from precompute import judges
+from precompute.data_section import DataSection
 from precompute.judges.base import JudgeKind, Judges
 from precompute.recipe import JudgesSection, Recipe, Runtime
 
@@ -59,11 +60,13 @@ def open_judges(recipe: Recipe, runtime: Runtime | None = None) -> Judges:
 
     Judges are kept for the next shard and stage of the same run, with the models they loaded.
     """
-    return _open(recipe.judges, runtime or Runtime())
+    return _open(recipe.judges, recipe.data, runtime or Runtime())
 
 
 @lru_cache(maxsize=4)
-def _open(section: JudgesSection, runtime: Runtime) -> Judges:
+def _open(section: JudgesSection, images: DataSection, runtime: Runtime) -> Judges:
+    """``images`` is a key alone: judges remember pictures by their ids, which mean other pictures in another set."""
+    del images
     kinds = chosen_kinds(section)
     _require(list(_missing(kinds, section)))
     opened = {role: kind.open(section, runtime) for role, kind in kinds.items()}

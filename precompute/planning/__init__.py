@@ -23,6 +23,7 @@ from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, workload
 from precompute.recipe import ExplainerSection, Recipe, Runtime, SubjectSection
 from precompute.sae_run import held_out_count
+from precompute.shrunken import ensure_for
 
 HERE = "here"
 """The device that stands for this machine: measured, not calculated."""
@@ -64,10 +65,13 @@ class Plan:
 def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
     """The plan of a recipe on ``here`` or on a device of ``roofline.DEVICES``.
 
+    Shrunken models that the recipe names are built if they are not there, as a run would do.
+
     Raises:
         RecipeError: the device is unknown, or ``here`` is asked for and something is missing.
         SizesUnknown: the sizes of a model are.
     """
+    ensure_for(recipe)
     missing = missing_parts(recipe)
     if device == "auto":
         device = HERE if not missing else next(iter(DEVICES))

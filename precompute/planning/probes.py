@@ -41,6 +41,10 @@ N_STEPS = 4
 N_FEATURES = 64
 N_TEXTS = 8
 N_TRUTH = 24
+STAND_IN = "a red circle"
+"""Judged where the model said nothing in the probe: it may speak in the run, and that work is not free."""
+KNOWN_SHARE = 0.3
+"""Assumed share of features whose truth is known: only their average precision gets an interval."""
 ACTIVE_SHARE = 0.1
 """Patches of an exemplar on which a feature is active."""
 MAP_SECONDS = 0.012
@@ -207,7 +211,8 @@ class _Probes:
         if Method.STEERING_INFORMED_TOP_K in possible:
             again = explainer_for(Arm(method=Method.STEERING_INFORMED_TOP_K, variant=Variant.MASKS))
         warm = _seconds(lambda: again.explain(self._requests(informed), context))
-        self.texts = sorted({one.text for one in said if isinstance(one, Explanation)})[:N_TEXTS]
+        texts = sorted({one.text for one in said if isinstance(one, Explanation)})[:N_TEXTS]
+        self.texts = texts or [STAND_IN]
         return per_blank, max(0.0, cold - warm) / (n * self.recipe.explain.n_images), warm / n
 
     def _middle(self, strengths: Sequence[float]) -> float:
@@ -220,8 +225,8 @@ class _Probes:
     # judges ----------------------------------------------------------------------------------------------------------
 
     def _per_text(self, work: Callable[[str], Any]) -> float:
-        """Seconds of ``work`` per text; 0 if the model said nothing that could be judged."""
-        return sum(_seconds(lambda text=text: work(text)) for text in self.texts) / max(1, len(self.texts))
+        """Seconds of ``work`` per text."""
+        return sum(_seconds(lambda text=text: work(text)) for text in self.texts) / len(self.texts)
 
     def _region(self) -> float:
         n, shown = self.recipe.score.n_images, self._shown
@@ -236,7 +241,7 @@ class _Probes:
     def _generate(self) -> float:
         score = self.recipe.score
         seconds = _seconds(lambda: draw(self.judges.generator, self.texts, score.n_synthetic, score.seed))
-        return seconds / max(1, len(self.texts) * score.n_synthetic)
+        return seconds / (len(self.texts) * score.n_synthetic)
 
     def _truth(self) -> float:
         """Per feature on all scoring images; the work grows with their number."""
@@ -255,10 +260,10 @@ class _Probes:
         settings = {"n_bootstrap": score.n_bootstrap, "seed": score.seed}
         intervals = _seconds(lambda: precision_intervals(found, masks, table[:N_TRUTH], -1.0, **settings)) / N_TRUTH
         growth = len(open_image_set(self.recipe, Split.SCORE).ids) / len(ids)
-        return growth * (precision + intervals)
+        return growth * (precision + KNOWN_SHARE * intervals)
 
     def _embed_text(self) -> float:
-        encoder, texts = load_text_encoder(self.recipe.judges.text_encoder), self.texts or ["a picture"]
+        encoder, texts = load_text_encoder(self.recipe.judges.text_encoder), self.texts
         encoder.encode(texts[:1])
         return _seconds(lambda: encoder.encode(texts)) / len(texts)
 

@@ -5,6 +5,7 @@ Its answers mean nothing, but they depend on every image token, so a steered res
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from transformers import (
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-from precompute.shrunken._words import randomise, word_tokenizer
+from precompute.shrunken._words import WORDS, randomise, word_tokenizer
 
 SPECIAL_TOKENS = (
     "<pad>",
@@ -49,10 +50,10 @@ CHAT_TEMPLATE = (
 """Same shape as Gemma 3's own template: images first, then words, in one user turn."""
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     """A word-level tokenizer with Gemma 3's special tokens."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=word_tokenizer(SPECIAL_TOKENS),
+        tokenizer_object=word_tokenizer(SPECIAL_TOKENS, words),
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",
@@ -129,12 +130,20 @@ def build_config(
     )
 
 
-def build(folder: Path, *, seed: int = 0, sliding_window: int = 512, patch_px: int = 8) -> Path:
+def build(
+    folder: Path,
+    *,
+    seed: int = 0,
+    sliding_window: int = 512,
+    patch_px: int = 8,
+    words: Sequence[str] = WORDS,
+) -> Path:
     """Build a random subject (32 px images, width 32, 3 vision blocks) and save it to ``folder``.
 
-    It reads 4x4 patches of 8 px; with ``patch_px`` 2 it reads 16x16.
+    It reads 4x4 patches of 8 px; with ``patch_px`` 2 it reads 16x16. The fewer ``words`` it knows, the oftener it says
+    each of them.
     """
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(words)
     torch.manual_seed(seed)
     model = Gemma3ForConditionalGeneration(
         build_config(tokenizer, sliding_window=sliding_window, patch_px=patch_px)

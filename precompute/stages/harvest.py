@@ -28,7 +28,7 @@ from precompute.datasets import ImageSet, open_image_set, require_disjoint
 from precompute.encoding import encode_images, fixed_threads
 from precompute.harvesting import FeatureCounts, candidates, deciles, prune, ranked
 from precompute.recipe import Recipe, section_science
-from precompute.sparse_codes import by_feature, coactivation_counts, pooled_matrix
+from precompute.sparse_codes import add_coactivation, by_feature, pooled_matrix
 from precompute.stage import Stage, StageContext
 from precompute.subject import device_of, open_tower
 
@@ -77,7 +77,7 @@ class ShardSums:
         if self._described:
             bins = self._recipe.harvest.histogram_bins
             self.counts = self.counts + FeatureCounts.of(codes, n_images * n_patches, self._d_sae, bins)
-            self._pairs += coactivation_counts(activations.values, activations.indices, self._d_sae)
+            add_coactivation(self._pairs, activations.values, activations.indices, self._d_sae)
 
     def candidates(self) -> pa.Table:
         """The shard's candidates, pruned."""

@@ -22,6 +22,7 @@ from backend.errors import DatasetMissing, ImageUnreadable
 from backend.images import open_image
 from backend.settings import resolve_path
 from backend.types import Split
+from precompute.data_section import limited
 from precompute.recipe import Recipe
 from precompute.world.concepts import CONCEPTS
 from precompute.world.render import GRID, masks_of, patch_owners, render, sprite_sheet_path
@@ -62,7 +63,8 @@ def build_corpus(path: Path, split: Split) -> None:
 class WorldCorpus:
     """One shipped split: pictures, and the exact masks of every concept in them."""
 
-    def __init__(self, path: Path, split: Split) -> None:
+    def __init__(self, path: Path, split: Split, limit: int | None = None) -> None:
+        """``limit``: no more images than that, drawn by the hash of their ids; None for all of them."""
         if not path.is_file():
             raise DatasetMissing(
                 f"There is no {split.value} corpus at {path}. Restore it with `git checkout -- assets/world/corpus` "
@@ -70,12 +72,16 @@ class WorldCorpus:
             )
         self.path, self.split, self.name = path, split, "world"
         self._table = pq.read_table(path)
-        self.ids: tuple[str, ...] = tuple(self._table["image_id"].to_pylist())
-        self._row = {image_id: row for row, image_id in enumerate(self.ids)}
+        known: list[str] = self._table["image_id"].to_pylist()
+        self._row = {image_id: row for row, image_id in enumerate(known)}
+        self.ids: tuple[str, ...] = tuple(known[place] for place in limited(range(len(known)), known, limit))
 
     @property
     def fingerprint(self) -> str:
-        return _file_sha256(self.path, self.path.stat().st_mtime_ns)
+        whole = _file_sha256(self.path, self.path.stat().st_mtime_ns)
+        if len(self.ids) == len(self._row):
+            return whole
+        return hashlib.sha256(f"{whole}/{len(self.ids)}".encode()).hexdigest()
 
     def _cell(self, column: str, image_id: str) -> bytes | str:
         if image_id not in self._row:
@@ -134,16 +140,16 @@ def corpus_path(folder: Path, split: Split) -> Path:
 
 
 @lru_cache(maxsize=8)
-def open_corpus(folder: Path, split: Split) -> WorldCorpus:
-    """One of the shipped corpora in ``folder``."""
-    return WorldCorpus(corpus_path(folder, split), split)
+def open_corpus(folder: Path, split: Split, limit: int | None = None) -> WorldCorpus:
+    """One of the shipped corpora in ``folder``, or at most ``limit`` images of it."""
+    return WorldCorpus(corpus_path(folder, split), split, limit)
 
 
 def open_image_set(recipe: Recipe, split: Split) -> WorldCorpus | RenderedImages:
     """The images of one split of a world recipe. Called by ``precompute.datasets``."""
     if split is Split.TRAIN:
         return RenderedImages(recipe.data.n_train_images)
-    return open_corpus(resolve_path(recipe.data.path), split)
+    return open_corpus(resolve_path(recipe.data.path), split, recipe.data.limit(split))
 
 
 def masks_array(corpus: WorldCorpus, image_ids: Sequence[str]) -> Bool[np.ndarray, "image concept row col"]:
