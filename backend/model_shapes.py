@@ -1,8 +1,7 @@
 """Sizes of models, and what they make a machine compute: floating-point operations, weights and caches.
 
-Read by the explorer before it loads a model and by ``iconoscope plan`` before a run, so no torch is imported. Shapes of
-the models that shipped recipes name are facts from their published config.json; any other model's are read from the
-config.json on this machine.
+Read by the explorer before it loads a model and by ``iconoscope plan`` before a run. A model's shape is read from its
+config.json; where that is not here, shapes of the models that shipped recipes name are facts from the published ones.
 """
 
 from __future__ import annotations

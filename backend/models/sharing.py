@@ -90,8 +90,7 @@ def _differences(folder: Path, other: Path) -> Iterator[str]:
 
 
 def _config_differences(folder: Path, other: Path) -> Iterator[str]:
-    configs = [AutoConfig.from_pretrained(one, local_files_only=True) for one in (folder, other)]
-    towers: list[Any] = [getattr(config, "vision_config", config) for config in configs]
+    towers = [getattr(config, "vision_config", config) for config in (_config(folder), _config(other))]
     for name in DECIDING:
         there, here = (getattr(tower, name, None) for tower in towers)
         if there != here:
@@ -126,7 +125,11 @@ def _tower_tensors(folder: Path) -> dict[str, tuple[Path, str]]:
 
 def _stands_alone(folder: Path) -> bool:
     """Whether all of a checkpoint is its vision tower, so that nothing need name it."""
-    return not hasattr(AutoConfig.from_pretrained(folder, local_files_only=True), "vision_config")
+    return not hasattr(_config(folder), "vision_config")
+
+
+def _config(folder: Path) -> Any:
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _read(file: Path, name: str) -> Tensor:
