@@ -18,6 +18,8 @@ from backend.memory_limits import MemoryLimits, limits_in_force
 Result = TypeVar("Result")
 MEMORY_SHARE = 0.8
 """Of the free memory so much is planned for; the rest is for what the estimate does not know."""
+OPTIONS = ("images", "prompts")
+"""Kinds of rows whose batch size a run can be told: ``--images-per-batch``, ``--prompts-per-batch``."""
 _CPU_SIGNS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
 
 
@@ -75,10 +77,8 @@ def _halve(limits: MemoryLimits, what: str, n_rows: int, reason: str) -> None:
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
-    limits.say(
-        f"memory ran out with {n_rows} {what} at once; going on with {n_rows // 2} ({reason}). "
-        f"--{what}-per-batch {n_rows // 2} starts so."
-    )
+    starts = f" --{what}-per-batch {n_rows // 2} starts so." if what in OPTIONS else ""
+    limits.say(f"memory ran out with {n_rows} {what} at once; going on with {n_rows // 2} ({reason}).{starts}")
 
 
 def fitting_rows(device: torch.device, bytes_per_row: int, limit: int) -> int:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from backend.errors import RecipeError, UnparsableExplanation
+from backend.memory_limits import MemoryLimits, memory_limits
 from precompute import judges as judges_package
 from precompute.judges import Judges, open_judges
 from precompute.judges.open_clip_encoder import OpenClipEncoder, centre, whole
@@ -112,6 +113,24 @@ def test_batches_do_not_change_an_image(paper: Judges) -> None:
     pairs = zip(paper.generator.generate(TEXT, 3, 1), one_by_one.generate(TEXT, 3, 1), strict=True)
     for together, alone in pairs:
         assert np.abs(levels(together) - levels(alone)).max() <= 1, "rounding to a grey level is all that may differ"
+
+
+def test_with_little_memory_the_images_are_the_same(paper: Judges, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator: Any = paper.generator
+    whole, draw = generator.generate(TEXT, 3, 1), generator._draw
+
+    def bounded(prompt: str, seeds: Any) -> Any:
+        if len(seeds) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return draw(prompt, seeds)
+
+    monkeypatch.setattr(generator, "_draw", bounded)
+    said: list[str] = []
+    with memory_limits(MemoryLimits(say=said.append)):
+        little = generator.generate(TEXT, 3, 1)
+    assert said and "generated images at once; going on with 1" in said[0] and "per-batch" not in said[0]
+    for one, other in zip(little, whole, strict=True):
+        assert np.abs(levels(one) - levels(other)).max() <= 1
 
 
 def test_the_papers_prompt_steps_and_guidance(monkeypatch: pytest.MonkeyPatch) -> None:

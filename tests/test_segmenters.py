@@ -16,10 +16,11 @@ from PIL import Image
 from torch import nn
 
 from backend.errors import SubjectError, SubjectMissing, UnparsableExplanation
+from backend.memory_limits import MemoryLimits, memory_limits
 from backend.types import PatchGrid, Split
 from precompute.datasets import open_image_set
 from precompute.judges import Segmenter, open_judges
-from precompute.judges._regions import EmbeddingCache, batches_by_shape
+from precompute.judges._regions import EmbeddingCache, places_by_shape
 from precompute.judges._sam2_checkpoint import load_sam2
 from precompute.metrics import mask_overlap
 from precompute.recipe import load_recipe
@@ -197,9 +198,32 @@ def test_the_latest_embeddings_are_kept() -> None:
     assert computed == ["a", "b", "c", "b"], "c pushes out b, which was asked for longest ago"
 
 
-def test_batches_hold_equal_shapes_only() -> None:
-    batches = list(batches_by_shape(["aa", "b", "cc", "dd", "e"], len, 2))
-    assert batches == [[0, 2], [3], [1, 4]]
+def test_images_of_equal_shape_go_together() -> None:
+    assert places_by_shape(["aa", "b", "cc", "dd", "e"], len) == [[0, 2, 3], [1, 4]]
+
+
+@pytest.mark.parametrize(("name", "module"), [("grounded_sam2", "finder._model"), ("sam3", "model")])
+def test_with_little_memory_the_masks_are_the_same(name: str, module: str) -> None:
+    segmenter: Any = case(name, "union").segmenter
+    images = [pictures()[0]] * 3
+    whole = segmenter.segment(("a", "b", "c"), images, "a red crab on a beach")
+    model = segmenter
+    for part in module.split("."):
+        model = getattr(model, part)
+
+    def refuse(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if len([*args, *kwargs.values()][-1]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = model.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        with memory_limits(MemoryLimits()) as limits:
+            little = segmenter.segment(("a", "b", "c"), images, "a red crab on a beach")
+    finally:
+        handle.remove()
+    assert sum(limits.n_halved.values()) > 0
+    for one, other in zip(little, whole, strict=True):
+        assert np.mean(one != other) < 0.002
 
 
 def test_sam2_reads_a_released_checkpoint_and_builds_nothing_foreign(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -65,10 +65,9 @@ class EmbeddingCache(Generic[Embedding]):
         return embedding
 
 
-def batches_by_shape(items: Sequence[Item], shape: Callable[[Item], Hashable], size: int) -> Iterator[list[int]]:
-    """Places of items of equal shape, at most ``size`` at a time: what is stacked then needs no padding."""
+def places_by_shape(items: Sequence[Item], shape: Callable[[Item], Hashable]) -> list[list[int]]:
+    """Places of items of equal shape: what is stacked of them needs no padding."""
     groups: dict[Hashable, list[int]] = {}
     for place, item in enumerate(items):
         groups.setdefault(shape(item), []).append(place)
-    for places in groups.values():
-        yield from (places[start : start + size] for start in range(0, len(places), size))
+    return list(groups.values())

@@ -10,6 +10,7 @@ Models: Grounding DINO as transformers has it (arXiv 2303.05499); SAM 2 from the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,13 +23,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backend.artifacts import fingerprint
+from backend.batching import in_batches
 from backend.weights import files_fingerprint
 from precompute.judges._regions import (
     CACHED_IMAGES,
     EmbeddingCache,
     MaskChoice,
-    batches_by_shape,
     chosen_region,
+    places_by_shape,
     prompts_of,
 )
 from precompute.judges._sam2_checkpoint import SAM2_PATTERNS, load_sam2, needed_sam2, sam2_predictor
@@ -120,10 +122,15 @@ class BoxFinder:
         ]
         prompt = ". ".join(phrases) + "."
         boxes: list[np.ndarray] = [np.zeros((0, 4))] * len(images)
-        for places in batches_by_shape(features, lambda one: one.shape, self._images_per_batch):
-            sizes = [(images[place].height, images[place].width) for place in places]
-            found = self._detect([features[place] for place in places], prompt, sizes)
-            for place, one in zip(places, found, strict=True):
+        sizes = [(image.height, image.width) for image in images]
+        for places in places_by_shape(features, lambda one: one.shape):
+
+            def detect(part: slice, places: Sequence[int] = places) -> list[np.ndarray]:
+                chosen = places[part]
+                return self._detect([features[place] for place in chosen], prompt, [sizes[place] for place in chosen])
+
+            parts = in_batches("detected images", len(places), self._images_per_batch, detect)
+            for place, one in zip(places, itertools.chain.from_iterable(parts), strict=True):
                 boxes[place] = one
         return boxes
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from backend.artifacts import fingerprint
+from backend.batching import in_batches
 from backend.weights import files_fingerprint
 from precompute.judges._regions import CACHED_IMAGES, EmbeddingCache, MaskChoice, chosen_region, prompts_of
 from precompute.judges.base import JudgeKind, NeededWeights
@@ -130,10 +131,8 @@ class Sam3:
         """Masks of every instance of every prompt, prompt by prompt."""
         from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-        found: list[np.ndarray] = [np.zeros((0, image.height, image.width), dtype=bool)]
-        n_prompts = len(prompts["input_ids"])
-        for start in range(0, n_prompts, self._prompts_per_batch):
-            chunk = {name: value[start : start + self._prompts_per_batch] for name, value in prompts.items()}
+        def found(part: slice) -> list[np.ndarray]:
+            chunk = {name: value[part] for name, value in prompts.items()}
             n = len(chunk["input_ids"])
             given: Any = Sam3VisionEncoderOutput(
                 fpn_hidden_states=tuple(one.expand(n, -1, -1, -1) for one in features.maps),
@@ -146,8 +145,11 @@ class Sam3:
                 mask_threshold=MASK_THRESHOLD,
                 target_sizes=[(image.height, image.width)] * n,
             )
-            found += [one["masks"].cpu().numpy().astype(bool) for one in instances if len(one["masks"])]
-        return np.concatenate(found)
+            return [one["masks"].cpu().numpy().astype(bool) for one in instances if len(one["masks"])]
+
+        parts = in_batches("segmenter prompts", len(prompts["input_ids"]), self._prompts_per_batch, found)
+        nothing = np.zeros((0, image.height, image.width), dtype=bool)
+        return np.concatenate([nothing, *(mask for part in parts for mask in part)])
 
 
 def _weights(section: JudgesSection) -> tuple[NeededWeights, ...]:

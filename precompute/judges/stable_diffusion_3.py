@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from backend.artifacts import fingerprint
+from backend.batching import in_batches
 from backend.errors import DependencyMissing, UnparsableExplanation
 from backend.weights import files_fingerprint
 from precompute.judges.base import JudgeKind, NeededWeights
@@ -129,10 +130,8 @@ class StableDiffusion3:
             raise UnparsableExplanation(f"there is no word in {text!r}")
         prompt = str(self._settings["prompt"]).replace("{text}", text.strip().lower())
         seeds = [image_seed(text, seed, index) for index in range(n)]
-        drawn: list[Image.Image] = []
-        for start in range(0, n, self._images_per_batch):
-            drawn += self._draw(prompt, seeds[start : start + self._images_per_batch])
-        return drawn
+        parts = in_batches("generated images", n, self._images_per_batch, lambda part: self._draw(prompt, seeds[part]))
+        return [image for part in parts for image in part]
 
     def _draw(self, prompt: str, seeds: Sequence[int]) -> list[Image.Image]:
         """One image per seed. The noise comes from the CPU's generators, so that it is the same on every device."""
