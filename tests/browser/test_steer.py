@@ -12,6 +12,7 @@ import pytest
 
 from app.steer_answers import COLUMNS
 from app.steer_setup import DOSES
+from backend.types import HookPoint
 from tests.browser.explorer_page import ExplorerPage
 
 if TYPE_CHECKING:
@@ -154,13 +155,26 @@ def test_stop_and_leaving_free_the_model(explorer: Explorer, open_page: Open) ->
     assert list(began) == []
 
 
+def silent_on_blank(explorer: Explorer) -> int:
+    """A feature of the atlas that is active nowhere on the blank image, so that there is nothing to take out."""
+    from backend.models import load_subject
+    from backend.sae import TopKSAE
+
+    store = explorer.services.store
+    subject = load_subject(store.meta["subject"]["path"], HookPoint(layer=store.meta["hook_point"]["layer"]))
+    codes = TopKSAE.load(store.artifact.folder / "sae").encode(subject.residuals([subject.blank_image()]))
+    active = set(codes.indices[codes.values > 0].tolist())
+    return next(feature for feature in store.feature_ids.tolist() if feature not in active)
+
+
 def test_an_impossible_intervention_is_said_in_words(explorer: Explorer, open_page: Open) -> None:
-    page = open_page(explorer, "?tab=steer&feature=2&steer=2:ablate")
-    wait_for_set(page, 2)
+    feature = silent_on_blank(explorer)
+    page = open_page(explorer, f"?tab=steer&feature={feature}&steer={feature}:ablate")
+    wait_for_set(page, feature)
     page.start_steering()
     toast = page.page.locator(".toast-body")
     toast.wait_for()
-    assert "feature 2" in toast.inner_text()
+    assert f"feature {feature}" in toast.inner_text()
     assert "exemplars" in page.page.locator("#ico-answers .ico-status").inner_text()
 
 
