@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,11 @@ def test_another_familys_image_processor_is_refused_before_it_makes_wrong_pixels
     else:  # squares of the same size are what the tower reads, whoever makes them
         assert pixels.shape == (2, 3, 32, 32)
         assert own == other or "qwen2_5_vl" not in {own, other}
+
+
+def test_models_are_loaded_in_several_threads_at_once(tmp_path: Path) -> None:
+    """As by the replicas of several cards."""
+    folder = BUILDERS["gemma3"](tmp_path / "model")
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(lambda _: load_subject(folder, MIDDLE), range(12)))
+    assert len({subject.fingerprint for subject in loaded}) == 1

@@ -8,6 +8,7 @@ be asked whether a folder's own code shall be run. Here the first three are erro
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokeniz
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 WITHOUT_WEIGHTS = "meta"
 """Device on which only sizes are kept: nothing is read but config.json and processor, and nothing can be computed."""
+_one_at_a_time = threading.Lock()
+"""While it reads weights transformers changes what holds for the whole process: of two models read at once, as by the
+replicas of two cards, one would seem to lack its tied weights."""
 N_NAMES = 3
 """Missing weights named in a message."""
 
@@ -126,14 +130,15 @@ def _load_model(
     if not any(folder.glob("*.safetensors")):
         raise SubjectMissing(_message(folder, card, "it holds no weights (*.safetensors)"))
     try:
-        loaded: Any = model_class.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+        with _one_at_a_time:
+            loaded: Any = model_class.from_pretrained(
+                folder,
+                dtype=DTYPES[dtype],
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise SubjectError(_message(folder, card, f"its weights cannot be read ({error})")) from error
     model, report = loaded
