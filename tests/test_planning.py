@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from backend.errors import RecipeError, SubjectError
 from backend.model_shapes import KNOWN, shape_of
+from backend.models import locate
 from precompute.cli import main
 from precompute.planning import make_plan, missing_parts
 from precompute.planning.estimate import stage_costs
 from precompute.planning.roofline import DEVICES, unit_costs
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, Workload, workload
-from precompute.recipe import Recipe, Runtime, load_recipe
+from precompute.recipe import Recipe, Runtime, load_recipe, recipe_names
 from precompute.stage import STAGE_NAMES
 
 GEMMA = KNOWN["google/gemma-3-27b-it"]
@@ -180,3 +181,17 @@ def test_a_plan_measured_here_accounts_for_every_unit_of_work() -> None:
     plan = make_plan(small, "here", Runtime(workers=1, images_per_batch=16))
     assert plan.measured
     assert all(stage.seconds > 0 for stage in plan.stages)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_can_be_planned(name: str) -> None:
+    plan = make_plan(load_recipe(name), "h100", Runtime())
+    assert [stage.stage for stage in plan.stages] == list(STAGE_NAMES)
+    assert all(stage.seconds > 0 and stage.accelerator_bytes > 0 for stage in plan.stages)
+    told = " ".join(plan.missing)
+    section = load_recipe(name)
+    for one in (section.subject, section.explainer):
+        if one is not None and one.repository and not one.path:
+            assert one.repository in told or locate(one.repository).is_dir()
+    if section.judges.kind == "world" or name.startswith("shrunken"):
+        assert plan.missing == ()
