@@ -187,6 +187,13 @@ def test_an_image_is_embedded_once_however_many_texts_ask() -> None:
     assert seen == [1, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["grounded_sam2", "sam3"])
+def test_an_image_may_come_alone(name: str) -> None:
+    image = pictures()[0].resize((128, 128))
+    masks = case(name, "union").segmenter.segment(("alone",), [image], "a red crab on a beach")
+    assert [mask.shape for mask in masks] == [(128, 128)]
+
+
 def test_the_latest_embeddings_are_kept() -> None:
     kept: EmbeddingCache[str] = EmbeddingCache(2)
     computed: list[str] = []
