@@ -80,7 +80,10 @@ def test_damaged_weights_are_named(copy):
     ("index", "told"),
     [
         ('{"weight_map": "no"}', "has no weight_map"),
-        ('{"weight_map": {"a": "gone.safetensors"}}', r"cannot load .*copy: it lacks gone.safetensors .*save_pretrained"),
+        (
+            '{"weight_map": {"a": "gone.safetensors"}}',
+            r"cannot load .*copy: it lacks gone.safetensors .*save_pretrained",
+        ),
     ],
 )
 def test_a_damaged_index_of_shards_is_named(copy, index, told):
