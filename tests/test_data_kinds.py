@@ -148,6 +148,40 @@ def test_missing_splits_and_files_are_named(hub: Path) -> None:
         open_dataset(section("huggingface", hub, sources=PARTS), Split.SCORE)
 
 
+@pytest.fixture
+def two_configurations(tmp_path: Path) -> Path:
+    folder = tmp_path / "two"
+    save_parquet(folder / "cropped" / "train-00000-of-00001.parquet", range(10))
+    save_parquet(folder / "full" / "train-00000-of-00001.parquet", range(20, 25))
+    save_parquet(folder / "full" / "test" / "0000.parquet", range(30, 36))
+    save_parquet(folder / "extra" / "test" / "0000.parquet", range(40, 44))
+    save_parquet(folder / "extra" / "validation-00000-of-00001.parquet", range(50, 53))
+    return folder
+
+
+def test_configurations_of_a_dataset_are_not_mixed(two_configurations: Path) -> None:
+    with pytest.raises(DatasetMissing, match=r"no split 'train' here; there are: cropped/train, extra/test, full/test"):
+        open_dataset(section("huggingface", two_configurations, sources=PARTS), Split.TRAIN)
+    parts = SourcesSection(train="full/train", explain="full/test", select="extra/test", score="validation")
+    data = section("huggingface", two_configurations, sources=parts)
+    train = open_dataset(data, Split.TRAIN)
+    assert train.ids == tuple(f"full/train/{row:08d}" for row in range(5))
+    assert train.load("full/train/00000004").getpixel((3, 5)) == pixels(picture_bytes(24))
+    sizes = [len(open_dataset(data, split).ids) for split in (Split.EXPLAIN, Split.SELECT, Split.SCORE)]
+    assert sizes == [6, 4, 3]
+    assert open_dataset(data, Split.SCORE).ids[0] == "validation/00000000"
+
+
+def test_streaming_reads_one_configuration(two_configurations: Path, small_shards: None) -> None:
+    named = SourcesSection(**dict.fromkeys((split.value for split in Split), "cropped/train"))
+    data = streamed(two_configurations, sources=named)
+    train = open_dataset(data, Split.TRAIN)
+    row = int(train.ids[0].rpartition("/")[2].partition(".")[0])
+    assert train.load(train.ids[0]).getpixel((3, 5)) == pixels(picture_bytes(row))
+    with pytest.raises(DatasetMissing, match=r"no split 'train' here; there are: cropped/train"):
+        open_dataset(streamed(two_configurations), Split.TRAIN)
+
+
 def test_a_repository_that_is_not_here_is_named_with_its_page() -> None:
     data = section("huggingface", "ILSVRC/imagenet-1k", sources=PARTS)
     with pytest.raises(DatasetMissing, match=r"huggingface\.co/datasets/ILSVRC/imagenet-1k .*hf download ILSVRC"):
@@ -207,7 +241,7 @@ def streamed(hub: Path, **fields: object):
     limits = {"n_train_images": 2, "n_explain_images": 2, "n_select_images": 1, "n_score_images": 1}
     shares = SharesSection(train=1, explain=1, select=1, score=1)
     known = {"sources": sources, "shares": shares, "streaming": True, **limits, **fields}
-    return section("huggingface", hub / "data", **known)
+    return section("huggingface", hub, **known)
 
 
 def test_streaming_fetches_what_the_limits_ask_for_and_keeps_it(
