@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +99,36 @@ def test_what_is_no_tar_and_what_is_not_there_are_said(shards: Path) -> None:
     sources = SourcesSection(train="no-*.tar", explain="no-*.tar", select="no-*.tar", score="no-*.tar")
     with pytest.raises(DatasetMissing, match=r"no shards no-\*\.tar"):
         open_shards(section("webdataset", shards, sources=sources), Split.TRAIN)
+
+
+def test_shards_of_one_name_in_two_folders_go_by_their_paths(tmp_path: Path) -> None:
+    for folder, numbers in (("left", range(20)), ("right", range(20, 40)), ("right/deep", range(40, 50))):
+        save_shard(tmp_path / folder / "000.tar", numbers)
+    save_shard(tmp_path / "001.tar", range(50, 60))
+    parts = [open_shards(section("webdataset", tmp_path), split) for split in Split]
+    assert sorted(name for part in parts for name in part.ids) == sorted(
+        [f"left/000/{number:04d}.png" for number in range(20)]
+        + [f"right/000/{number:04d}.png" for number in range(20, 40)]
+        + [f"right/deep/000/{number:04d}.png" for number in range(40, 50)]
+        + [f"001/{number:04d}.png" for number in range(50, 60)]
+    )
+    for part in parts:
+        for name in part.ids:
+            assert part.load(name).getpixel((3, 5)) == pixels(picture_bytes(int(name[-8:-4])))
+
+
+def test_sources_whose_shards_have_the_same_names_go_by_their_paths(tmp_path: Path) -> None:
+    """Members too are often called alike in each of them; what is trained on has its own ids."""
+    sources = SourcesSection(train="train/*.tar", explain="a/*.tar", select="b/*.tar", score="c/*.tar")
+    for at, split in enumerate(Split):
+        (tmp_path / sources.of(split)).parent.mkdir()
+        with tarfile.open(tmp_path / sources.of(split).replace("*", "000"), "w") as archive:
+            member = tarfile.TarInfo("0000.png")
+            member.size = len(picture_bytes(at))
+            archive.addfile(member, io.BytesIO(picture_bytes(at)))
+    data = section("webdataset", tmp_path, sources=sources)
+    ids = [open_shards(data, split).ids for split in Split]
+    assert ids == [("000/0000.png",), ("a/000/0000.png",), ("b/000/0000.png",), ("c/000/0000.png",)]
 
 
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
