@@ -173,6 +173,26 @@ def test_more_images_never_cost_less(factor: int) -> None:
         assert grown.disk_bytes >= less.disk_bytes
 
 
+def test_files_are_planned_as_large_as_a_run_of_the_world_left_them() -> None:
+    """1.05 MB of SAE, 15.6 MB of exemplars and 5.9 MB of pooled activations, of 1,024 features that fire."""
+    shape = shape_of("world", Path("assets/world/subject"))
+    stages = stage_costs(world(), work_of(world()), ONE_OF_EACH, shape, shape, 64)
+    disk = {one.stage: one.disk_bytes for one in stages}
+    assert disk["train_sae"] == pytest.approx(1.05e6, rel=0.02)
+    assert disk["harvest"] == pytest.approx(15.6e6 + 5.9e6, rel=0.1)
+
+
+def test_judges_of_the_paper_need_their_weights_and_t5_can_be_left_out() -> None:
+    recipe = load_recipe("gemma3-4b-mid")
+    without = dataclasses.replace(recipe, judges=dataclasses.replace(recipe.judges, generator_t5=False))
+    needed = [
+        stage_costs(one, work_of(one), ONE_OF_EACH, GEMMA, GEMMA, 64)[3].accelerator_bytes
+        for one in (recipe, without, world())
+    ]
+    assert recipe.judges.generator_t5 and needed[0] - needed[1] == pytest.approx(9.5e9)
+    assert 10e9 < needed[1] - needed[2] < 11e9
+
+
 def test_a_faster_device_takes_less_of_everything() -> None:
     recipe = world()
     costs = {
