@@ -109,8 +109,7 @@ def test_texts_that_the_paper_scale_judges_cut_are_counted_and_not_printed(
     capfd.readouterr()
     paper.generator.generate(texts[2], 1, seed=1)
     assert capfd.readouterr() == ("", "")
-    phrases = {"mask_choice": "first", "segmenter": "sam3"}
-    sam3 = open_paper(**phrases).segmenter
+    sam3 = open_paper(mask_choice="first", segmenter="sam3").segmenter
     assert isinstance(sam3, CutsTexts)
     assert sam3.cut_texts(["", "s" * 30, "s" * 31]) == {"segmenter's text encoder (32 tokens)": 1}
 

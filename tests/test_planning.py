@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from backend.errors import RecipeError, SubjectError
 from backend.model_shapes import KNOWN, shape_of
@@ -109,7 +109,7 @@ def test_a_model_that_reads_any_size_has_that_of_the_square_its_adapter_makes(tm
     shape = shape_of("mine", tmp_path)
     assert (shape.n_patches, shape.tower.n_tokens, shape.image_tokens) == (1024, 1024, 256)
     with torch.device("meta"):
-        made: Any = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(tmp_path))
+        made: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(tmp_path))
     assert shape.tower.n_weights == pytest.approx(n_weights(made.model.visual.blocks), rel=0.005)
     assert shape.language is not None
     known = shape.language.n_layer_weights + shape.language.n_table_weights

@@ -78,7 +78,7 @@ class CutsTexts(Protocol):
 
 
 def n_longer(tokenizer: Any, texts: Sequence[str], limit: int) -> int:
-    """How many texts have more than ``limit`` tokens, marks of beginning and end included, by a transformers tokenizer."""
+    """How many texts have more than ``limit`` tokens (marks of beginning and end too), by a transformers tokenizer."""
     if not texts:
         return 0
     # Not verbose: it would say on the terminal what is counted here.

@@ -118,8 +118,9 @@ class StableDiffusion3:
             ) from error
         left_out = {} if self._settings["t5"] else dict.fromkeys(T5_COMPONENTS)
         library: Any = diffusers  # its names are made when asked for, which no type checker sees
+        library.utils.logging.disable_progress_bar()
         pipeline = library.StableDiffusion3Pipeline.from_pretrained(
-            str(self._folder), torch_dtype=self._dtype, local_files_only=True, use_safetensors=True, **left_out
+            str(self._folder), dtype=self._dtype, local_files_only=True, use_safetensors=True, **left_out
         )
         pipeline.set_progress_bar_config(disable=True)
         # It would print every prompt that is longer than CLIP reads; cut_texts counts them.
