@@ -68,6 +68,7 @@ def document(services: Services, feature: int, switches: UrlState) -> str:
 def _head(services: Services, record: FeatureRecord) -> Markup:
     by = f"Best explanation, by {record.best_arm.label}" if record.best_arm else "No best explanation"
     title = str(services.meta.get("title") or services.subject_name)
+    fired = f"{n_equals(sum(record.histogram))} patches"
     return h(
         "header",
         h(
@@ -80,7 +81,7 @@ def _head(services: Services, record: FeatureRecord) -> Markup:
         h("p", by, class_="ico-why"),
         facts(
             fact("Fires on", percent(record.firing_fraction), f"of patches, {n_equals(record.n_images_active)} images"),
-            fact("Maximum activation", number(record.maximum), "residual-stream L2"),
+            fact("Maximum activation", number(record.maximum), f"residual-stream L2, {fired}"),
         ),
         h(
             "p",

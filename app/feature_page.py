@@ -108,7 +108,9 @@ def _facts(record: FeatureRecord) -> Markup:
         ratio = f"{record.recommended_strength / record.maximum:.1f} × maximum" if record.maximum else None
         items.append(fact("Recommended strength", f"{record.recommended_strength:.1f} L2", ratio))
     if record.agreement is not None:
-        items.append(fact("Steering and top images agree", number(record.agreement), "cosine of the texts"))
+        items.append(
+            fact("Steering and top images agree", number(record.agreement), "cosine of two texts, one of each")
+        )
     return facts(*items)
 
 

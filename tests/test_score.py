@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from backend.types import ARMS, Split
 from precompute.exemplars import ExemplarIndex, alive_features, grid_of
+from precompute.judges import Judges
 from precompute.metrics import metric_cards
 from precompute.summary import (
     AVERAGED,
@@ -18,6 +21,7 @@ from precompute.summary import (
     failures_of,
     passes_quality,
 )
+from precompute.texts import distinct_texts
 from tests.builders_pipeline import CONCEPTS, PlantedJudge, planted_run
 
 
@@ -75,6 +79,17 @@ def test_failures_count_empty_and_unparsable_answers() -> None:
 # ----------------------------------------------------------------------------------------------- the stage itself
 
 
+def test_texts_that_judges_cut_are_added_up_over_the_judges_that_can_tell() -> None:
+    class Short(PlantedJudge):
+        def cut_texts(self, texts: Sequence[str]) -> dict[str, int]:
+            return {"short encoder (1 tokens)": sum(" " in text for text in texts)}
+
+    plain, short = PlantedJudge(), Short()
+    judges = Judges(generator=plain, segmenter=plain, image_text=short, truth=plain)
+    assert judges.cut_texts(["red", "red grey", "a b"]) == {"short encoder (1 tokens)": 2}
+    assert Judges(generator=plain, segmenter=plain, image_text=plain).cut_texts(["red"]) == {}
+
+
 @pytest.mark.slow
 def test_every_explanation_has_every_metric_or_a_reason() -> None:
     run = planted_run()
@@ -86,6 +101,8 @@ def test_every_explanation_has_every_metric_or_a_reason() -> None:
     assert set(keys) == explained
     assert all((row["value"] is None) != (row["reason"] is None) for row in rows)
     assert all(np.isfinite(row["value"]) for row in rows if row["value"] is not None)
+    notes = run["score"].manifest.notes
+    assert notes["n_texts"] == len(distinct_texts(run["explain"])) and notes["texts_cut"] == {}
 
 
 @pytest.mark.slow

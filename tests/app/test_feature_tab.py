@@ -42,6 +42,7 @@ def test_the_page_shows_all_methods_and_controls_and_one_winner(services: Servic
             0 if arm.key == "steering_informed_top_k_masks" else 1
         )
     assert html.count('class="ico-arm is-winner"') == 1
+    assert "cosine of two texts, one of each" in html
     assert html.count('<dt title="A planted') == 8 * 5
     assert "scored over all features together" in html
 
