@@ -16,7 +16,7 @@ from app.components.glance import glance
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, fact, facts, missing, n_equals, number, percent, precision_words
 from app.feature_document import link
-from app.ranking import standing
+from app.ranking import standing, written_by
 from app.services import Services
 from backend.feature_store import ExemplarRecord, FeatureRecord
 
@@ -75,12 +75,11 @@ def _head(services: Services, record: FeatureRecord) -> Markup:
         h("span", quality, class_="ico-badge", data_sign="✓" if record.quality_kept else "–"),
         class_="ico-eyebrow",
     )
-    by = f"Best explanation, by {record.best_arm.label}" if record.best_arm else "No best explanation"
     left = h(
         "div",
         eyebrow,
         h("p", record.best_text, class_="ico-words is-large") if record.best_text else h("p", NO_WORDS),
-        h("p", by, class_="ico-why"),
+        h("p", written_by(services, record), class_="ico-why"),
         _facts(record),
         _actions(services, record),
     )

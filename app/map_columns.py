@@ -105,7 +105,7 @@ def _best_arm(services: Services) -> Column:
     return _category(
         "best_arm",
         "Winning method",
-        "The method whose explanation scored best (rank vote over the metrics).",
+        "The method whose explanation was voted best; of several that tie, often with the same words, a seed drew one.",
         {key: ARM_BY_KEY[key].label for key in keys},
         [ARM_COLOURS.get(key, "#777777") for key in keys],
         services.store.features["best_arm"],

@@ -1,4 +1,4 @@
-"""Compare, tables and views: every arm with intervals, win shares that add up, and the switch between views."""
+"""Compare, tables and views: every arm with intervals, who is among the best, and the switch between views."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from app.catalogue import Catalogue
 from app.services import Services
 from app.tabs import compare
 from app.tabs.compare import tables, view_switch
+from app.tabs.compare.wins import wins
 from app.url_fields import Choice
 from app.url_state import FIELDS
 
@@ -31,13 +32,16 @@ def test_the_reading_line_names_the_best_method_and_the_controls(services: Servi
     assert "The controls, which know nothing of the feature" in html
 
 
-def test_win_shares_are_bars_of_the_methods_with_interval_and_n(services: Services) -> None:
+def test_the_bars_show_who_is_among_the_best_and_who_alone(services: Services) -> None:
     html = tables.page(services)
+    found = wins(services.store)
     bars = html[html.index('class="ico-wins"') :]
-    widths = [float(one) for one in re.findall(r'class="ico-fill" style="width:([\d.]+)%', bars)]
-    assert len(widths) == 5
-    assert sum(widths) == pytest.approx(100, abs=0.1)
-    assert bars.count(f"of {len(services.store)}</span>") == 5
+    shared = [float(one) for one in re.findall(r'class="ico-fill is-shared" style="width:([\d.]+)%', bars)]
+    alone = [float(one) for one in re.findall(r'class="ico-fill" style="width:([\d.]+)%', bars)]
+    assert sorted(shared) == pytest.approx(sorted(100 * (one.value or 0) for one in found.among.values()), abs=0.01)
+    assert sum(alone) == pytest.approx(100 * (found.n - found.n_tied) / found.n, abs=0.05)
+    assert bars.count(f"of {len(services.store)}; alone") == 5
+    assert f"For {found.n_tied} of {found.n} features several methods are" in html
 
 
 @pytest.mark.parametrize("view", compare.VIEWS)

@@ -9,9 +9,11 @@ from app.components.cards import absent_note
 from app.components.charts import truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
-from app.intervals import wilson
+from app.intervals import Interval
 from app.map_columns import ARM_COLOURS
+from app.ranking import VOTING
 from app.services import Services
+from app.tabs.compare.wins import wins
 from backend.types import ARM_BY_KEY, Arm
 
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
@@ -32,7 +34,7 @@ def page(services: Services) -> Markup:
         ),
         h("section", _scores_table(services, arms, entries, metrics), _metric_notes(services, metrics)),
         _truth_section(arms, entries),
-        _wins_section(arms, entries),
+        _wins_section(services),
         _tests_section(services, summary.get("tests") or ()),
         class_="ico-page",
     )
@@ -164,16 +166,19 @@ def _chance_words(chance: Any) -> str:
     return f"; right by chance {percent(float(value))}{interval}"
 
 
-def _wins_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
-    """Win shares as bars, each with its Wilson interval, count and n."""
-    wins = [(arm, int(entries[arm.key]["wins"])) for arm in arms if entries[arm.key].get("wins") is not None]
-    wins = [(arm, n) for arm, n in wins if not arm.is_control]
-    total = sum(n for _, n in wins)
-    if not total:
+def _wins_section(services: Services) -> Child:
+    """How often each method is among the best, as bars with Wilson intervals; the darker part: alone."""
+    found = wins(services.store)
+    if not found.n:
         return None
-    lede = f"For how many of {count(total)} features each method's explanation was voted best over the metrics. "
-    lede += "The lines are 95 % Wilson intervals."
-    rows = [part for arm, n in sorted(wins, key=lambda pair: -pair[1]) for part in _win_bar(arm, n, total)]
+    names = ", ".join(str((services.metric_cards.get(name) or {}).get("label") or name) for name in VOTING)
+    lede = f"A method is among the best for a feature if no other has a better mean place over {names}. "
+    lede += f"For {count(found.n_tied)} of {count(found.n)} features several methods are, mostly with the same words; "
+    lede += "where a page or the map names one of them, a seed drew it. Darker: best alone. Lines: 95 % Wilson "
+    lede += "intervals of the whole bar."
+    arms = [arm for arm in services.store.arms if arm.key in found.among]
+    order = sorted(arms, key=lambda arm: -(found.among[arm.key].value or 0.0))
+    rows = [part for arm in order for part in _win_bar(arm, found.among[arm.key], found.alone[arm.key])]
     return h(
         "section",
         h("h2", "Best explanation"),
@@ -182,15 +187,19 @@ def _wins_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
     )
 
 
-def _win_bar(arm: Arm, wins: int, total: int) -> tuple[Markup, Markup, Markup]:
-    share = wilson(wins, total)
+def _win_bar(arm: Arm, share: Interval, alone: int) -> tuple[Markup, Markup, Markup]:
     value, low, high = share.value or 0.0, share.low or 0.0, share.high or 0.0
-    fill = h("span", class_="ico-fill", style=f"width:{100 * value:.2f}%")
+    among = round(value * share.n)
+    fills = [
+        h("span", class_=kind, style=f"width:{100 * part:.2f}%")
+        for kind, part in (("ico-fill is-shared", value), ("ico-fill", alone / share.n))
+    ]
     whisker = h("span", class_="ico-whisker", style=f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%")
-    told = f"{percent(value)} [{percent(low)}, {percent(high)}], {count(wins)} of {count(total)}"
+    told = f"{percent(value)} [{percent(low)}, {percent(high)}], {count(among)} of {count(share.n)}; "
+    told += f"alone {count(alone)}"
     return (
         h("span", arm.label, class_="ico-arm-name"),
-        h("div", fill, whisker, class_="ico-track", data_arm=arm.key, aria_hidden="true"),
+        h("div", *fills, whisker, class_="ico-track", data_arm=arm.key, aria_hidden="true"),
         h("span", told, class_="ico-n"),
     )
 
