@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -52,10 +52,20 @@ def codes_of(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
 @lru_cache(maxsize=ATLASES_KEPT)
 def texts_of(store: FeatureStore, arm: str) -> Mapping[int, str]:
     """Feature id to the text of an arm; failures are left out."""
-    table = store.table("explanations").select(["feature", "arm", "text"])
+    return {feature: text for feature, text in _written(store, arm, "text") if text is not None}
+
+
+@lru_cache(maxsize=ATLASES_KEPT)
+def outcomes_of(store: FeatureStore, arm: str) -> Mapping[int, str]:
+    """Feature id to the verdict of truth on what an arm said."""
+    return {feature: verdict for feature, verdict in _written(store, arm, "truth_outcome") if verdict is not None}
+
+
+def _written(store: FeatureStore, arm: str, column: str) -> Iterable[tuple[int, str | None]]:
+    """Feature and value of a column of the explanations, for one arm."""
+    table = store.table("explanations").select(["feature", "arm", column])
     arms, names = codes_of(table["arm"])
     if arm not in names:
-        return {}
+        return ()
     rows = table.take(pa.array(np.flatnonzero(arms == names.index(arm))))
-    pairs = zip(rows["feature"].to_pylist(), rows["text"].to_pylist(), strict=True)
-    return {feature: text for feature, text in pairs if text is not None}
+    return zip(rows["feature"].to_pylist(), rows[column].to_pylist(), strict=True)
