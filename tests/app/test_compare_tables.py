@@ -13,6 +13,7 @@ from app.tabs.compare import tables, view_switch
 from app.tabs.compare.wins import wins
 from app.url_fields import Choice
 from app.url_state import FIELDS
+from backend.types import ARM_BY_KEY
 
 
 def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Services) -> None:
@@ -30,6 +31,18 @@ def test_the_reading_line_names_the_best_method_and_the_controls(services: Servi
     html = tables.page(services)
     assert "is right most often" in html
     assert "The controls, which know nothing of the feature" in html
+
+
+def test_a_test_says_that_it_is_one_sided_and_what_its_effect_is(services: Services) -> None:
+    html = tables.page(services)
+    section = html[html.index("<h2>Tests</h2>") :]
+    assert "Each is one-sided and asks whether the first is above the second" in section
+    assert {one["test"] for one in services.store.summary["tests"]} <= set(tables.TEST_NAMES) == set(tables.EFFECTS)
+    for told in tables.EFFECTS.values():
+        assert told in section
+    for one in services.store.summary["tests"]:
+        first, second = (ARM_BY_KEY[one[side]].label for side in ("a", "b"))
+        assert f"{first} above {second}" in section
 
 
 def test_the_bars_show_who_is_among_the_best_and_who_alone(services: Services) -> None:

@@ -18,6 +18,13 @@ from backend.types import ARM_BY_KEY, Arm
 
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
 
+EFFECTS = {
+    "wilcoxon": "rank-biserial correlation of the differences, from -1 to 1; 0 is none. n: features that both have.",
+    "mannwhitney": "how often a score of the first is above one of the second, ties counting half, from 0 to 1; 0.5 is "
+    "none. n: the scores of both together.",
+}
+"""What the two effects are; a value of 0.5 says much in the one and nothing in the other."""
+
 
 def page(services: Services) -> Markup:
     summary = services.store.summary
@@ -219,8 +226,11 @@ def _tests_section(services: Services, tests: Sequence[Mapping[str, Any]]) -> Ch
         )
         groups.append(h("details", summary, _tests_table(label, by_metric[name]), class_="ico-tests"))
     lede = f"{count(len(tests))} tests, not corrected for their number: if no two methods differed, about "
-    lede += f"{number(0.05 * len(tests), 0)} of them would still have p < 0.05."
-    return h("section", h("h2", "Tests"), h("p", lede, class_="ico-lede"), *groups)
+    lede += f"{number(0.05 * len(tests), 0)} of them would still have p < 0.05. Each is one-sided and asks whether the "
+    lede += "first is above the second: p near 1 says that it is below."
+    notes = [h("li", h("strong", TEST_NAMES[name]), f": {told}") for name, told in EFFECTS.items()]
+    effects = h("details", h("summary", "What effect and n mean"), h("ul", *notes), class_="ico-notes")
+    return h("section", h("h2", "Tests"), h("p", lede, class_="ico-lede"), *groups, effects)
 
 
 def _tests_table(label: str, tests: Sequence[Mapping[str, Any]]) -> Markup:
@@ -231,14 +241,14 @@ def _tests_table(label: str, tests: Sequence[Mapping[str, Any]]) -> Markup:
         rows.append(
             h(
                 "tr",
-                h("th", f"{first} vs {second}", scope="row"),
+                h("th", f"{first} above {second}", scope="row"),
                 h("td", TEST_NAMES.get(test["test"], test["test"])),
                 h("td", missing("not computed") if effect is None else number(float(effect))),
                 h("td", missing("not computed") if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"),
                 h("td", count(int(test["n"]))),
             )
         )
-    names = ("Compared", "Test", "Effect", "p", "n")
+    names = ("Is it so?", "Test", "Effect", "p", "n")
     head = h("tr", *(h("th", name, scope="col") for name in names))
     table = h("table", h("thead", head), h("tbody", *rows), class_="ico-table")
     return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label=f"Tests of {label}")
