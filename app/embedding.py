@@ -12,7 +12,7 @@ from app.components.cards import score_rows, words
 from app.components.charts import truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Markup, h, join
-from app.components.numbers import fact, facts, missing, n_equals, number, percent
+from app.components.numbers import fact, facts, firing_words, missing, n_equals, number, percent
 from app.feature_document import link
 from app.ranking import written_by
 from app.services import Services
@@ -79,7 +79,7 @@ def _head(services: Services, record: FeatureRecord) -> Markup:
         words(record.best_text, class_="ico-words is-large"),
         h("p", written_by(services, record), class_="ico-why"),
         facts(
-            fact("Fires on", percent(record.firing_fraction), f"of patches, {n_equals(record.n_images_active)} images"),
+            fact("Fires on", percent(record.firing_fraction), firing_words(record)),
             fact("Maximum activation", number(record.maximum), "residual-stream L2"),
         ),
         h(
