@@ -159,7 +159,7 @@ def _badges(one: FeatureOnImage) -> Markup:
         reliability = estimate(None, None, reason="was not computed")
     else:
         reliability = estimate(score.value, score.n, score.low, score.high, score.reason)
-    told = "how well these words predict when the feature fires: 0.5 is chance, 1 is always"
+    told = "how often a picture made from these words excites the feature more than another does: 0.5 is chance"
     return h(
         "div",
         truth_badge(one.outcome.value),

@@ -1,4 +1,4 @@
-"""Two atlases side by side: key facts, scores and best explanations; a difference is marked only where two intervals do not meet."""
+"""Two atlases side by side: facts, scores, best explanations. A difference is marked if intervals do not meet."""
 
 from __future__ import annotations
 
