@@ -120,7 +120,7 @@ def _verdict(services: Services) -> Column:
     return _category(
         "verdict",
         "Truth of the best explanation",
-        "Right: names the concept that the feature detects. Partly: names its family.",
+        "Right: names the concept that the feature detects. Partly: its family, or something else of the family.",
         {kind: TRUTH_NAMES[kind] for kind in TRUTH_COLOURS},
         list(TRUTH_COLOURS.values()),
         chosen["truth_outcome"].take(pa.array(place, mask=place < 0)),

@@ -156,8 +156,9 @@ def _truth_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
                 class_="ico-truth-row",
             )
         )
-    lede = "An explanation is right if it names the concept that its feature detects best on held-out images, partly "
-    lede += "right if it names the concept's family. Features that detect no concept well enough are not decidable."
+    lede = "An explanation is right if it names the concept that its feature detects best on held-out images, and at "
+    lede += "most one other; partly right if it names the family, something else of the family, or the concept in a "
+    lede += "longer list. Features that detect no concept well enough are not decidable."
     return h("section", h("h2", "Truth"), h("p", lede, class_="ico-lede"), truth_key(), *rows)
 
 
