@@ -80,7 +80,7 @@ class TruthOracle(Protocol):
     def masks(self, image_set: ImageSet, image_ids: Sequence[str]) -> Bool[np.ndarray, "image concept row col"]: ...
 
     def judge(self, concept: str, text: str) -> TruthOutcome:
-        """RIGHT, PARTLY (the family, something else of it, a long list) or WRONG, as is a text that cannot be parsed."""
+        """RIGHT, PARTLY (the family, another of it, or a long list) or WRONG, as is a text that cannot be parsed."""
         ...
 
     def family(self, concept: str) -> str:

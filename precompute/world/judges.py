@@ -128,8 +128,8 @@ class WorldTruth:
         return masks_array(image_set, image_ids)
 
     def judge(self, concept: str, text: str) -> TruthOutcome:
-        """RIGHT: the concept is among at most two named. PARTLY: it is in a longer list, or something is named that shares
-        a family or hypernym with it, or such a group itself. Else WRONG.
+        """RIGHT: the concept is among at most two named. PARTLY: it is in a longer list, or a family or hypernym of it
+        is named, or something else that belongs to one. Else WRONG.
         """
         try:
             parsed = parse(text)
