@@ -7,13 +7,15 @@ import re
 import pytest
 
 from app.catalogue import Catalogue
-from app.services import Services
+from app.services import Services, open_services
 from app.tabs import compare
 from app.tabs.compare import tables, view_switch
 from app.tabs.compare.wins import wins
 from app.url_fields import Choice
 from app.url_state import FIELDS
+from backend.settings import load_settings
 from backend.types import ARM_BY_KEY
+from tests.builders_atlas import BagEncoder
 
 
 def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Services) -> None:
@@ -43,6 +45,12 @@ def test_a_test_says_that_it_is_one_sided_and_what_its_effect_is(services: Servi
     for one in services.store.summary["tests"]:
         first, second = (ARM_BY_KEY[one[side]].label for side in ("a", "b"))
         assert f"{first} above {second}" in section
+
+
+def test_the_choice_of_strengths_is_told_where_it_was_recorded(services: Services) -> None:
+    assert "of the select split" not in tables.page(services), "the planted atlas has no lineage"
+    shipped = open_services(load_settings().atlas_dir, encoder=BagEncoder(), verify=False)
+    assert "Steering had, for each feature, the best of its answers at 4 strengths" in tables.page(shipped)
 
 
 def test_the_bars_show_who_is_among_the_best_and_who_alone(services: Services) -> None:

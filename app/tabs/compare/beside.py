@@ -9,7 +9,7 @@ from typing import Any
 from app.catalogue import Catalogue
 from app.components import addresses
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count, estimate, missing, percent
+from app.components.numbers import count, estimate, missing, n_equals, percent
 from app.intervals import Interval, wilson
 from app.services import Services
 from app.tabs.compare.wins import wins
@@ -74,7 +74,8 @@ def key_facts(services: Services) -> dict[str, Child]:
     def whole(value: object) -> Child:
         return count(int(str(value))) if value is not None else missing("not stored")
 
-    explained = sae.get("explained_variance")
+    explained, n_measured = sae.get("explained_variance"), sae.get("n_held_out_tokens")
+    on = f", {n_equals(int(n_measured))} patches" if n_measured is not None else ""
     n_kept = kept.get("kept")
     quality = "" if n_kept is None else _share(int(n_kept), len(services.store))
     return {
@@ -82,7 +83,7 @@ def key_facts(services: Services) -> dict[str, Child]:
         "Hook point": f"{hook.get('tower')} tower, block {hook.get('layer')}, {hook.get('stream')} stream",
         "SAE width (d_sae)": whole(sae.get("d_sae")),
         "Features per patch (k)": whole(sae.get("k")),
-        "Explained variance": missing("not stored") if explained is None else percent(float(explained)),
+        "Explained variance": missing("not stored") if explained is None else percent(float(explained)) + on,
         "Alive features": whole(sae.get("alive")),
         "Passing the quality filter": missing("not stored") if n_kept is None else quality,
         "Artifact": services.version,

@@ -14,6 +14,7 @@ from app.map_columns import ARM_COLOURS
 from app.ranking import VOTING
 from app.services import Services
 from app.tabs.compare.wins import wins
+from backend.strength_choice import strength_choice
 from backend.types import ARM_BY_KEY, Arm
 
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
@@ -39,7 +40,12 @@ def page(services: Services) -> Markup:
             _reading_line(services, arms, entries),
             absent_note(services.store.absent_arms),
         ),
-        h("section", _scores_table(services, arms, entries, metrics), _metric_notes(services, metrics)),
+        h(
+            "section",
+            _scores_table(services, arms, entries, metrics),
+            _strength_note(services),
+            _metric_notes(services, metrics),
+        ),
         _truth_section(arms, entries),
         _wins_section(services),
         _tests_section(services, summary.get("tests") or ()),
@@ -118,6 +124,13 @@ def _scores_table(
         class_="ico-table ico-compare",
     )
     return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
+
+
+def _strength_note(services: Services) -> Markup | None:
+    """Who had a choice of strengths: an arm that had one has an advantage over one that had none."""
+    inputs = services.store.artifact.manifest.inputs
+    told = strength_choice(inputs, services.meta.get("strengths") or {})
+    return h("p", told, class_="ico-why") if told else None
 
 
 def _estimate(score: Mapping[str, Any] | None) -> Markup:
