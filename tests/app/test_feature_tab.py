@@ -243,8 +243,8 @@ def test_bands_of_the_range(place: int, n: int, words: str) -> None:
 @pytest.mark.parametrize(
     ("causal", "correlational", "same_text", "same", "words"),
     [
-        (("animal",), ("animal",), False, True, "They agree: both name animal."),
-        (("plain_colour", "animal"), ("plain_colour",), False, True, "They agree: both name plain colour."),
+        (("animal",), ("animal",), False, None, "both name the same sort of thing: animal. It need not be"),
+        (("plain_colour", "animal"), ("plain_colour",), False, None, "the same sort of thing: plain colour. It need"),
         (("background",), ("animal",), False, False, "steering names background, the top images animal"),
         (None, ("animal",), False, None, "not known"),
         ((), ("animal",), False, None, "not known"),

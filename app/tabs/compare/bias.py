@@ -163,7 +163,7 @@ def _words(group: str) -> str:
 
 
 def _matrix(found: Groups, chosen: Cell | None) -> Markup:
-    """Counts by pair of groups. Cells lead to their features; the diagonal is agreement and stays pale."""
+    """Counts by pair of groups. Cells lead to their features; the diagonal, one sort in both, stays pale."""
     names = found.names
     most = max((len(features) for cell, features in found.cells.items() if cell[0] != cell[1]), default=1)
     rows = [
@@ -182,7 +182,8 @@ def _matrix(found: Groups, chosen: Cell | None) -> Markup:
         h("tbody", *rows),
         class_="ico-matrix",
     )
-    note = "A feature whose texts name several groups stands in several cells. The outlined diagonal is agreement."
+    note = "A feature whose texts name several groups stands in several cells. On the outlined diagonal both name the "
+    note += "same sort of thing, which need not be the same thing."
     scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Features by group")
     return h("div", scroll, h("p", note, class_="ico-why"))
 
