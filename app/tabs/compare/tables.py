@@ -20,7 +20,8 @@ from backend.types import ARM_BY_KEY, Arm
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
 
 EFFECTS = {
-    "wilcoxon": "rank-biserial correlation of the differences, from -1 to 1; 0 is none. n: features that both have.",
+    "wilcoxon": "rank-biserial correlation over the features where the two differ, from -1 to 1; 0 is none. n: features "
+    "that both have, with and without a difference.",
     "mannwhitney": "how often a score of the first is above one of the second, ties counting half, from 0 to 1; 0.5 is "
     "none. n: the scores of both together.",
 }
