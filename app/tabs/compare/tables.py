@@ -20,12 +20,18 @@ from backend.types import ARM_BY_KEY, Arm
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
 
 EFFECTS = {
-    "wilcoxon": "rank-biserial correlation over the features where the two differ, from -1 to 1; 0 is none. n: features "
-    "that both have, with and without a difference.",
+    "wilcoxon": "rank-biserial correlation over the features where the two differ, from -1 to 1; 0 is none. n: "
+    "features that both have, with and without a difference.",
     "mannwhitney": "how often a score of the first is above one of the second, ties counting half, from 0 to 1; 0.5 is "
     "none. n: the scores of both together.",
 }
 """What the two effects are; a value of 0.5 says much in the one and nothing in the other."""
+
+INDEPENDENT = (
+    "Intervals and tests take features as independent. Features that share a concept and its words are not: where many "
+    "do, intervals are too narrow and tests too sure."
+)
+"""What the numbers assume; docs/log.md says how much it matters in the world."""
 
 
 def page(services: Services) -> Markup:
@@ -119,7 +125,7 @@ def _scores_table(
         heads.append(h("th", cards[name]["label"], *([h("br"), line] for line in lines), scope="col"))
     table = h(
         "table",
-        h("caption", "Means over features with 95 % intervals", class_="ico-why"),
+        h("caption", f"Means over features with 95 % intervals. {INDEPENDENT}", class_="ico-why"),
         h("thead", h("tr", *heads)),
         h("tbody", *_rows(arms, cells, 3 + len(metrics))),
         class_="ico-table ico-compare",
