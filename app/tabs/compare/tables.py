@@ -269,7 +269,7 @@ def _tests_table(label: str, tests: Sequence[Mapping[str, Any]]) -> Markup:
                 h("td", count(int(test["n"]))),
             )
         )
-    names = ("Is it so?", "Test", "Effect", "p", "n")
+    names = ("Claim", "Test", "Effect", "p", "n")
     head = h("tr", *(h("th", name, scope="col") for name in names))
     table = h("table", h("thead", head), h("tbody", *rows), class_="ico-table")
     return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label=f"Tests of {label}")
