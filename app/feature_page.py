@@ -14,9 +14,9 @@ from app.components.citation import cite
 from app.components.exemplars import RANKINGS, gallery, overlay_bar
 from app.components.glance import glance
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count, fact, facts, missing, n_equals, number, percent, precision_words
+from app.components.numbers import count, fact, facts, firing_words, missing, n_equals, number, percent, precision_words
 from app.feature_document import link
-from app.ranking import standing
+from app.ranking import standing, written_by
 from app.services import Services
 from backend.feature_store import ExemplarRecord, FeatureRecord
 
@@ -25,7 +25,7 @@ N_NEIGHBOURS = 6
 NEIGHBOUR_TITLES = {
     "meaning": ("By meaning", "cosine of the best explanations"),
     "direction": ("By direction", "cosine of the decoder rows"),
-    "coactivation": ("By co-activation", "how much more often they fire together than by chance"),
+    "coactivation": ("By co-activation", "patches on which both fire, as a share of those on which either does"),
 }
 RANKING_LEDES = {
     "mean": "The images of the explaining split with the highest mean activation over all patches",
@@ -75,12 +75,11 @@ def _head(services: Services, record: FeatureRecord) -> Markup:
         h("span", quality, class_="ico-badge", data_sign="✓" if record.quality_kept else "–"),
         class_="ico-eyebrow",
     )
-    by = f"Best explanation, by {record.best_arm.label}" if record.best_arm else "No best explanation"
     left = h(
         "div",
         eyebrow,
         h("p", record.best_text, class_="ico-words is-large") if record.best_text else h("p", NO_WORDS),
-        h("p", by, class_="ico-why"),
+        h("p", written_by(services, record), class_="ico-why"),
         _facts(record),
         _actions(services, record),
     )
@@ -101,7 +100,7 @@ def _facts(record: FeatureRecord) -> Markup:
         truth, note = missing("no concept is detected well enough"), None
     items = [
         fact("Concept it detects (truth)", truth, note),
-        fact("Fires on", percent(record.firing_fraction), f"of patches, {n_equals(record.n_images_active)} images"),
+        fact("Fires on", percent(record.firing_fraction), firing_words(record)),
         fact("Maximum activation", number(record.maximum), _active_words(record)),
     ]
     if record.recommended_strength is not None:

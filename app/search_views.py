@@ -22,7 +22,7 @@ from backend.types import ARM_BY_KEY
 N_EXAMPLES = 6
 N_PICTURES = 4
 LIKE_LINKS = (("meaning", "Meaning"), ("direction", "Direction"), ("coactivation", "Fires together"))
-_AUROC_TOLD = "How well these words predict when the feature fires: 0.5 is chance, 1 is always."
+_AUROC_TOLD = "How often a picture made from these words excites the feature more than another does: 0.5 is chance."
 _SPACE = re.compile(r"\s+")
 
 

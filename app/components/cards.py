@@ -9,7 +9,7 @@ from app.components import addresses
 from app.components.charts import interval_axis, truth_badge
 from app.components.markup import Child, Markup, h, join
 from app.components.numbers import count, missing, n_equals, number
-from app.ranking import Standing, place_words
+from app.ranking import Standing
 from backend.feature_store import ExplanationRecord, SyntheticRecord
 from backend.types import Arm, Score
 
@@ -54,11 +54,11 @@ def absent_note(absent: Mapping[Arm, str]) -> Markup | None:
 def score_rows(
     scores: Iterable[Score],
     metrics: Mapping[str, Mapping[str, Any]],
-    places: Mapping[str, float] | None = None,
+    places: Mapping[str, str | None] | None = None,
 ) -> Markup:
     """A metric per row, in the order of ``metrics``: value, place on its axis, interval and n; or why it is absent.
 
-    ``places`` (metric to place among the methods, 1 the best) stand before the values.
+    ``places`` (metric to place among the methods, in words) stand before the values.
     """
     rows = []
     order = {name: place for place, name in enumerate(metrics)}
@@ -72,7 +72,7 @@ def score_rows(
         if card.get("low") is not None and card.get("high") is not None:
             axis = interval_axis(score.value, score.low, score.high, card["low"], card["high"], card.get("chance"))
         place = (places or {}).get(score.metric)
-        told = None if place is None else h("span", place_words(place), class_="ico-place", title="place among methods")
+        told = None if place is None else h("span", place, class_="ico-place", title="place among methods")
         value = h("dd", told, h("span", number(score.value), class_="ico-value"))
         spreads = h("dd", spread(score), class_="ico-spread")
         rows.append(h("div", name, value, h("dd", axis, class_="ico-axis"), spreads, class_="ico-score"))
@@ -148,7 +148,7 @@ def arm_card(
 ) -> Markup:
     """One method's (or control's) explanation with its scores, its places, generated images and raw answer."""
     arm = record.arm
-    places = {name: found[arm.key] for name, found in standing.places.items() if arm.key in found} if standing else {}
+    places = {name: standing.words(name, arm.key) for name in standing.places} if standing else {}
     winner = h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★") if record.is_best else None
     failed = f"No text: {record.failure or 'the model gave none'}"
     return h(

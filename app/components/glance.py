@@ -8,7 +8,7 @@ from typing import Any
 from app.components.charts import TRUTH_KINDS
 from app.components.markup import Child, Markup, h
 from app.components.numbers import n_equals, number
-from app.ranking import Standing, place_words
+from app.ranking import Standing
 from backend.feature_store import ExplanationRecord
 from backend.types import Arm, Score
 
@@ -62,6 +62,8 @@ def _row(
     vote: Child = "–" if mean is None else number(mean)
     if record.is_best:
         vote = [vote, " ", h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★")]
+    elif key in standing.leaders:
+        vote = [vote, " ", h("span", "tied", class_="ico-badge", data_sign="=")]
     signs = {kind: f"{sign} {words}" for kind, words, sign in TRUTH_KINDS}
     truth = signs.get(record.truth_outcome.value, "–")
     classes = "is-control" if record.arm.is_control else "is-winner" if record.is_best else None
@@ -71,8 +73,8 @@ def _row(
 def _cell(score: Score | None, n_in_head: bool, metric: str, key: str, standing: Standing) -> Markup:
     if score is None or score.value is None:
         return h("td", h("span", "–", aria_hidden="true"), h("span", "no value", class_="ico-hidden"))
-    place = standing.places.get(metric, {}).get(key)
-    told = None if place is None else h("span", place_words(place), class_="ico-place")
+    place = standing.words(metric, key)
+    told = None if place is None else h("span", place, class_="ico-place")
     n = None if n_in_head else h("span", n_equals(score.n), class_="ico-n")
     interval = None
     if score.low is not None and score.high is not None:

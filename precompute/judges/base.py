@@ -97,7 +97,7 @@ class TruthOracle(Protocol):
     def masks(self, image_set: ImageSet, image_ids: Sequence[str]) -> Bool[np.ndarray, "image concept row col"]: ...
 
     def judge(self, concept: str, text: str) -> TruthOutcome:
-        """RIGHT, PARTLY (family or hypernym) or WRONG; a text that cannot be parsed is WRONG."""
+        """RIGHT, PARTLY (the family, another of it, or a long list) or WRONG, as is a text that cannot be parsed."""
         ...
 
     def family(self, concept: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +19,15 @@ from app.components.citation import bibtex, bibtex_text
 from app.components.exemplars import RANKINGS, band
 from app.components.regions import fill_path, outline_path, overlap, pack_region
 from app.feature_page import exemplars_by_ranking, page, regions_of
-from app.ranking import VOTING, place_words, places, standing
-from app.services import Services
+from app.ranking import VOTING, Standing, place_words, places, standing
+from app.services import Services, open_services
 from app.tabs import feature
 from app.url_state import FIELDS
 from backend.errors import UnknownFeature
 from precompute.summary import VOTING as PIPELINE_VOTING
 from precompute.voting import elect
+from tests.builders_app import build_steerable_atlas, edit_table
+from tests.builders_atlas import BagEncoder
 from tests.hostile import HOSTILE
 
 REGIONS = st.integers(1, 6).flatmap(
@@ -150,9 +154,41 @@ def test_the_matrix_marks_the_best_of_each_metric(services: Services) -> None:
     assert "Without a value for this feature: Auroc pooled." in html
 
 
-@pytest.mark.parametrize(("place", "words"), [(1.0, "1st"), (2.0, "2nd"), (3.0, "3rd"), (4.0, "4th"), (1.5, "1.5 =")])
+@pytest.mark.parametrize(("place", "words"), [(1.0, "1st"), (2.0, "2nd"), (3.0, "3rd"), (4.0, "4th")])
 def test_places_in_words(place: float, words: str) -> None:
-    assert place_words(place) == words
+    assert place_words(place, False) == words
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"a": 2.0, "b": 2.0, "c": 1.0}, {"a": "1.5 =", "b": "1.5 =", "c": "3rd"}),
+        ({"a": 2.0, "b": 2.0, "c": 2.0, "d": 1.0}, {"a": "2nd =", "b": "2nd =", "c": "2nd =", "d": "4th"}),
+    ],
+)
+def test_a_shared_place_says_so_however_many_share_it(values: dict[str, float], words: dict[str, str]) -> None:
+    found = Standing(places={"m": places(values)}, overall={}, metrics=("m",), n_candidates=len(values))
+    assert {key: found.words("m", key) for key in values} == words
+    assert found.words("m", "none") is None
+
+
+def test_a_tie_for_the_best_is_told_with_the_others_names(tmp_path: Path) -> None:
+    folder = build_steerable_atlas(tmp_path / "atlas", subject=None, n_features=12)
+    tied = ("top_k_masks", "steering_informed_top_k_masks")
+
+    def tie(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["feature"] == 2 and row["arm"] in tied and row["value"] is not None:
+                row["value"] = 0.99
+
+    before = open_services(folder, encoder=BagEncoder())
+    assert "equally good" not in page(before, 2)
+    edit_table(folder, "scores", tie)
+    services = open_services(folder, encoder=BagEncoder())
+    assert set(standing(services, 2).leaders) == set(tied)
+    html = page(services, 2)
+    assert "by Steering-informed Top-k (masks); equally good by the vote: Top-k (masks)" in html
+    assert 'data-sign="=">tied' in html
 
 
 # -------------------------------------------------------------------------------------------------------- regions
@@ -208,8 +244,8 @@ def test_bands_of_the_range(place: int, n: int, words: str) -> None:
 @pytest.mark.parametrize(
     ("causal", "correlational", "same_text", "same", "words"),
     [
-        (("animal",), ("animal",), False, True, "They agree: both name animal."),
-        (("plain_colour", "animal"), ("plain_colour",), False, True, "They agree: both name plain colour."),
+        (("animal",), ("animal",), False, None, "both name the same sort of thing: animal. It need not be"),
+        (("plain_colour", "animal"), ("plain_colour",), False, None, "the same sort of thing: plain colour. It need"),
         (("background",), ("animal",), False, False, "steering names background, the top images animal"),
         (None, ("animal",), False, None, "not known"),
         ((), ("animal",), False, None, "not known"),
