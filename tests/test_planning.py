@@ -154,6 +154,17 @@ def test_a_buffer_too_small_for_all_images_means_to_encode_every_token() -> None
     assert work_of(small).train_images == -(-5_000_000 // 256)
 
 
+def test_a_buffer_that_is_filled_ahead_takes_its_memory_twice() -> None:
+    def host_bytes(buffer_tokens: int, *, prefetch: bool) -> float:
+        recipe = dataclasses.replace(world(), sae=dataclasses.replace(world().sae, buffer_tokens=buffer_tokens))
+        return stage_costs(recipe, work_of(recipe), ONE_OF_EACH, GEMMA, GEMMA, 64, prefetch=prefetch)[0].host_bytes
+
+    one_buffer = 2 * 100_000 * GEMMA.tower.width
+    assert host_bytes(100_000, prefetch=True) - host_bytes(100_000, prefetch=False) == one_buffer
+    # What holds all tokens is filled once.
+    assert host_bytes(10**9, prefetch=True) == host_bytes(10**9, prefetch=False)
+
+
 def test_free_text_means_texts_of_their_own_and_no_truth() -> None:
     work = work_of(world(), n_concepts=None)
     assert work.n_texts > 6 * work.n_alive

@@ -72,11 +72,22 @@ class StageCost:
 
 
 def stage_costs(
-    recipe: Recipe, work: Workload, unit: UnitCosts, subject: ModelShape, explainer: ModelShape, rows: int
+    recipe: Recipe,
+    work: Workload,
+    unit: UnitCosts,
+    subject: ModelShape,
+    explainer: ModelShape,
+    rows: int,
+    *,
+    prefetch: bool = False,
 ) -> tuple[StageCost, ...]:
-    """The five stages in order. ``rows``: answers generated at once (``prompts_per_batch``)."""
+    """The five stages in order.
+
+    ``rows``: answers generated at once (``prompts_per_batch``). ``prefetch``: the next buffer of tokens is filled while
+    the SAE trains on this one, so two are in main memory.
+    """
     return (
-        _train(recipe, work, unit, subject),
+        _train(recipe, work, unit, subject, prefetch=prefetch),
         _harvest(recipe, work, unit, subject),
         _explain(recipe, work, unit, explainer, rows),
         _score(recipe, work, unit, subject),
@@ -102,11 +113,12 @@ def _sae_bytes(recipe: Recipe, subject: ModelShape) -> float:
     return FLOAT_BYTES * recipe.sae.d_sae * (2 * subject.tower.width + 1)
 
 
-def _train(recipe: Recipe, work: Workload, unit: UnitCosts, subject: ModelShape) -> StageCost:
+def _train(recipe: Recipe, work: Workload, unit: UnitCosts, subject: ModelShape, *, prefetch: bool) -> StageCost:
     sae = recipe.sae
     images = work.train_images + work.held_out_images
     seconds = images * unit.encode_image + work.train_steps * unit.train_step + unit.fixed
-    kept = min(sae.buffer_tokens, work.train_images * subject.n_patches)
+    all_tokens = work.train_images * subject.n_patches
+    kept = min((2 if prefetch else 1) * sae.buffer_tokens, all_tokens)
     weights = _sae_bytes(recipe, subject)
     activations = FLOAT_BYTES * sae.batch_tokens * (CODE_COPIES * sae.d_sae + RESIDUAL_COPIES * subject.tower.width)
     return StageCost(
