@@ -42,6 +42,19 @@ def test_election_takes_only_arms_with_a_text() -> None:
     assert not passes_quality(votes[3], values, 3, min_iou=0.0, min_synthetic=0.0)
 
 
+def test_a_text_that_names_nothing_stands_only_where_no_other_text_does() -> None:
+    texts = {"steering": {1: "nothing", 2: "nothing"}, "top_k_masks": {1: "red"}, "top_k_heatmaps": {1: "a red car"}}
+    values = {
+        "iou": {"top_k_masks": {1: 0.9}, "top_k_heatmaps": {1: 0.1}},
+        "clip_score": {"steering": {1: 0.9, 2: 0.9}, "top_k_masks": {1: 0.5}, "top_k_heatmaps": {1: 0.4}},
+    }
+    votes = elections(texts, values, [1, 2], seed=0, unreadable={"nothing"})
+    assert [vote.winner if vote else None for vote in votes.values()] == ["top_k_masks", "steering"]
+    assert votes[1] is not None and votes[1].metrics == ("iou", "clip_score"), "all metrics vote"
+    unread = elections(texts, values, [1], seed=0)[1]
+    assert unread is not None and unread.winner == "steering" and unread.metrics == ("clip_score",)
+
+
 def test_quality_needs_both_scores() -> None:
     vote = elections({"steering": {1: "red"}}, {}, [1], seed=0)[1]
     values = {"iou": {"steering": {1: 0.4}}}

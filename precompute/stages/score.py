@@ -74,7 +74,7 @@ class ScoreStage(Stage):
     """See the module docstring."""
 
     name = "score"
-    version = 3
+    version = 4
     upstream = ("train_sae", "harvest", "explain")
     keep_shards = False
 

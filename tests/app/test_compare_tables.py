@@ -27,7 +27,7 @@ def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Ser
     assert html.count('class="ico-interval"') == 8 * 5
     assert html.index("Controls: the same procedure") > html.index("Steering-informed Top-k (heatmaps)")
     assert "paired Wilcoxon" in html
-    assert "take features as independent" in html
+    assert "Shares and tests take features as independent" in html
 
 
 def test_the_reading_line_names_the_best_method_and_the_controls(services: Services) -> None:

@@ -28,8 +28,9 @@ EFFECTS = {
 """What the two effects are; a value of 0.5 says much in the one and nothing in the other."""
 
 INDEPENDENT = (
-    "Intervals and tests take features as independent. Features that share a concept and its words are not: where many "
-    "do, intervals are too narrow and tests too sure."
+    "Intervals of means resample features with the same best explanation together, since they are not independent. "
+    "Shares and tests take features as independent: where many share a concept, their intervals are too narrow and the "
+    "tests too sure."
 )
 """What the numbers assume; docs/log.md says how much it matters in the world."""
 
