@@ -6,6 +6,7 @@ ICONOSCOPE_ASSETS   folder that holds ``world/`` and ``atlas/`` (default: ``asse
 ICONOSCOPE_DEVICE   torch device for models, e.g. ``cuda:0`` (default: ``auto``)
 ICONOSCOPE_CACHE    folder for what can be built again: ``shrunken/`` models (default: ``~/.cache/iconoscope``)
 OMP_NUM_THREADS     threads of torch and faiss; the explorer suggests half the cores unless it is set
+TRANSFORMERS_VERBOSITY, DIFFUSERS_VERBOSITY, …   what libraries print: nothing below an error unless they say otherwise
 WORLD_SIZE, LOCAL_RANK   set by torchrun: how many processes share a training, and which of this machine's this is
 
 This module knows no torch: whether a GPU exists is asked by the caller who has torch loaded anyway.
