@@ -13,8 +13,8 @@ from backend.types import ARMS, Split, TruthOutcome
 from precompute.arms import possible_arms
 from precompute.exemplars import ExemplarIndex, alive_features, grid_of
 from precompute.judges import TruthOracle
-from precompute.metrics.truth import FeatureTruth, chance, shares, truths
 from precompute.metrics import mask_overlap
+from precompute.metrics.truth import FeatureTruth, chance, shares, truths
 from precompute.scoring import NO_SYNTHETIC, NO_TEXT, SCORE_SCHEMA, SyntheticScorer, absent, score_row, truth_outcome
 from precompute.stage import StageContext
 from precompute.statistics import pooled_auroc
