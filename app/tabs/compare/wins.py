@@ -6,12 +6,13 @@ one of them, drawn by a seed. Counting what was drawn would credit a method with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float
+import pyarrow as pa
+from jaxtyping import Bool, Float, Int
 
 from app.intervals import Interval, wilson
 from app.ranking import VOTING
@@ -74,26 +75,25 @@ def _places(values: Float[np.ndarray, "feature arm"]) -> Float[np.ndarray, "feat
 
 def _with_text(store: FeatureStore, arms: list[str]) -> Bool[np.ndarray, "feature arm"]:
     table = store.table("explanations").select(["feature", "arm", "text"])
-    codes, names = codes_of(table["arm"])
-    row = rows_of(store, table["feature"].to_numpy())
-    written = table["text"].is_valid().to_numpy()
+    arm = _place_of(table["arm"], arms)
+    rows = np.flatnonzero((arm >= 0) & table["text"].is_valid().to_numpy())
     found = np.zeros((len(store), len(arms)), dtype=bool)
-    for place, arm in enumerate(arms):
-        if arm in names:
-            found[row[(codes == names.index(arm)) & written], place] = True
+    found[rows_of(store, table["feature"].to_numpy()[rows]), arm[rows]] = True
     return found
 
 
 def _values(store: FeatureStore, arms: list[str]) -> Float[np.ndarray, "metric feature arm"]:
     """Scores of the voting metrics; NaN where there is none."""
     table = store.table("scores").select(["feature", "arm", "metric", "value"])
-    (of_arm, arm_names), (of_metric, metric_names) = codes_of(table["arm"]), codes_of(table["metric"])
-    row = rows_of(store, table["feature"].to_numpy())
-    measured = table["value"].to_numpy(zero_copy_only=False).astype(np.float64)
+    arm, metric = _place_of(table["arm"], arms), _place_of(table["metric"], VOTING)
+    rows = np.flatnonzero((arm >= 0) & (metric >= 0))
     found = np.full((len(VOTING), len(store), len(arms)), np.nan)
-    for metric, name in enumerate(VOTING):
-        for place, arm in enumerate(arms):
-            if name in metric_names and arm in arm_names:
-                here = (of_metric == metric_names.index(name)) & (of_arm == arm_names.index(arm))
-                found[metric, row[here], place] = measured[here]
+    feature = rows_of(store, table["feature"].to_numpy()[rows])
+    found[metric[rows], feature, arm[rows]] = table["value"].to_numpy(zero_copy_only=False)[rows]
     return found
+
+
+def _place_of(column: pa.ChunkedArray, wanted: Sequence[str]) -> Int[np.ndarray, " row"]:
+    """Where each value of a text column stands among the wanted ones; -1 for others."""
+    codes, names = codes_of(column)
+    return np.array([wanted.index(name) if name in wanted else -1 for name in names], dtype=np.int64)[codes]
