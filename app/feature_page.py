@@ -16,7 +16,7 @@ from app.components.glance import glance
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, fact, facts, missing, n_equals, number, percent, precision_words
 from app.feature_document import link
-from app.ranking import standing
+from app.ranking import Standing, standing
 from app.services import Services
 from backend.feature_store import ExemplarRecord, FeatureRecord
 
@@ -52,18 +52,19 @@ def nothing_chosen(services: Services) -> Markup:
 def page(services: Services, feature: int) -> Markup:
     """The whole page of one feature. Raises UnknownFeature."""
     record = services.store.feature(feature)
+    ranks = standing(services, feature)
     return h(
         "article",
-        _head(services, record),
+        _head(services, record, ranks),
         _exemplars(services, record),
-        *_explanations(services, record),
+        *_explanations(services, record, ranks),
         _neighbours(services, record),
         class_="ico-page",
         data_feature=feature,
     )
 
 
-def _head(services: Services, record: FeatureRecord) -> Markup:
+def _head(services: Services, record: FeatureRecord, ranks: Standing) -> Markup:
     feature = record.feature
     cluster = next((one.label for one in services.store.clusters if one.cluster == record.cluster), None)
     quality = "kept by the quality filter" if record.quality_kept else "below the quality filter"
@@ -76,6 +77,8 @@ def _head(services: Services, record: FeatureRecord) -> Markup:
         class_="ico-eyebrow",
     )
     by = f"Best explanation, by {record.best_arm.label}" if record.best_arm else "No best explanation"
+    if record.best_arm and ranks.n_best > 1:
+        by += f", drawn by lot among {ranks.n_best} methods that score alike"
     left = h(
         "div",
         eyebrow,
@@ -188,22 +191,18 @@ def _seen_by_methods(services: Services, feature: int, exemplars: Sequence[Exemp
     return f" The Top-k methods were shown the first {len(given)}." if given and first == given else ""
 
 
-def _explanations(services: Services, record: FeatureRecord) -> list[Child]:
+def _explanations(services: Services, record: FeatureRecord, ranks: Standing) -> list[Child]:
     store = services.store
-    scores, standings, records = (
-        store.scores(record.feature),
-        standing(services, record.feature),
-        store.explanations(record.feature),
-    )
+    scores, records = store.scores(record.feature), store.explanations(record.feature)
     cards: dict[bool, list[Markup]] = {False: [], True: []}
     for one in records:
         images = store.synthetic(record.feature, one.arm)
-        card = arm_card(one, scores.get(one.arm, ()), images, services.metric_cards, services.version, standings)
+        card = arm_card(one, scores.get(one.arm, ()), images, services.metric_cards, services.version, ranks)
         cards[one.arm.is_control].append(card)
     lede = "The same feature explained by each method, each scored on images that no explanation saw. "
     lede += "Dots are values, bars 95 % intervals, dashes chance. Words in this face were written by the model."
     controls = "The same prompts without the feature: what the scores look like when there is nothing to find."
-    at_a_glance = h("div", h("h3", "At a glance"), glance(records, scores, services.metric_cards, standings))
+    at_a_glance = h("div", h("h3", "At a glance"), glance(records, scores, services.metric_cards, ranks))
     return [
         h(
             "section",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from app import pictures
 from app.components import addresses
-from app.components.cards import go_button, words
+from app.components.cards import AUROC_TOLD, go_button, words
 from app.components.charts import truth_badge
 from app.components.exemplars import pack_grid
 from app.components.markup import Child, Markup, h
@@ -159,11 +159,10 @@ def _badges(one: FeatureOnImage) -> Markup:
         reliability = estimate(None, None, reason="was not computed")
     else:
         reliability = estimate(score.value, score.n, score.low, score.high, score.reason)
-    told = "how well these words predict when the feature fires: 0.5 is chance, 1 is always"
     return h(
         "div",
         truth_badge(one.outcome.value),
-        h("span", "AUROC ", reliability, class_="ico-badge ico-found-auroc", data_sign="↗", title=told),
+        h("span", "AUROC ", reliability, class_="ico-badge ico-found-auroc", data_sign="↗", title=AUROC_TOLD),
         h(
             "span",
             "passes the quality filter" if kept else "below the quality filter",

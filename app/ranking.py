@@ -30,6 +30,11 @@ class Standing:
     n_candidates: int
     """Methods with a text."""
 
+    @property
+    def n_best(self) -> int:
+        """Methods that share the lowest mean place; more than one means that a seed chose among them."""
+        return sum(place == min(self.overall.values()) for place in self.overall.values())
+
 
 def places(values: Mapping[str, float], higher_is_better: bool = True) -> dict[str, float]:
     """Place of each key by its value; equal values share the average of the places they take."""
@@ -67,9 +72,15 @@ def values_of(scores: Mapping[Arm, Sequence[Score]]) -> dict[str, dict[str, floa
     return found
 
 
-def place_words(place: float) -> str:
-    """``1st``; ``2nd =`` where it is shared."""
-    if place != int(place):
-        return f"{place:g} ="
-    whole = int(place)
-    return f"{whole}{SUFFIXES.get(whole, 'th')}"
+def place_words(ranked: Mapping[str, float], key: str) -> str | None:
+    """``1st``, or ``1st =`` where it is shared; None without a place, and where all tie: then it says nothing.
+
+    Args:
+        ranked: key to place, as :func:`places` gives it.
+        key: whose place to name.
+    """
+    if key not in ranked or (len(ranked) > 1 and len(set(ranked.values())) == 1):
+        return None
+    n_equal = sum(place == ranked[key] for place in ranked.values())
+    whole = int(ranked[key] - (n_equal - 1) / 2)
+    return f"{whole}{SUFFIXES.get(whole, 'th')}" + (" =" if n_equal > 1 else "")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from app import pictures
 from app.components import addresses
-from app.components.cards import go_button, words
+from app.components.cards import AUROC_TOLD, go_button, words
 from app.components.charts import TRUTH_KINDS, truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Child, Markup, h, join
@@ -22,7 +22,6 @@ from backend.types import ARM_BY_KEY
 N_EXAMPLES = 6
 N_PICTURES = 4
 LIKE_LINKS = (("meaning", "Meaning"), ("direction", "Direction"), ("coactivation", "Fires together"))
-_AUROC_TOLD = "How well these words predict when the feature fires: 0.5 is chance, 1 is always."
 _SPACE = re.compile(r"\s+")
 
 
@@ -78,7 +77,7 @@ def _badges(services: Services, hit: Hit) -> Markup:
     return h(
         "span",
         truth_badge(outcome(services, hit)),
-        h("span", "AUROC ", shown, class_="ico-badge ico-hit-auroc", data_sign="↗", title=_AUROC_TOLD),
+        h("span", "AUROC ", shown, class_="ico-badge ico-hit-auroc", data_sign="↗", title=AUROC_TOLD),
         class_="ico-hit-badges",
     )
 

@@ -14,6 +14,10 @@ from backend.feature_store import ExplanationRecord, SyntheticRecord
 from backend.types import Arm, Score
 
 NO_WORDS = "No method found words for this feature."
+AUROC_TOLD = (
+    "How well the words predict when the feature fires: the chance that a picture made from them excites it more than "
+    "another picture does. 0.5 is guessing, 1 is always."
+)
 
 
 def words(text: str | None, fallback: str = NO_WORDS, class_: str = "ico-words") -> Markup:
@@ -51,14 +55,25 @@ def absent_note(absent: Mapping[Arm, str]) -> Markup | None:
     return h("p", told, class_="ico-why ico-absent-arms")
 
 
+def metric_notes(cards: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Markup:
+    """What the named metrics measure, which way is better, and where each comes from; folded."""
+    items = [h("li", h("strong", "AUROC"), ": ", AUROC_TOLD)] if any("auroc" in name for name in names) else []
+    for name in names:
+        card = cards[name]
+        better = "higher is better" if card.get("higher_is_better") else "lower is better"
+        told = " ".join(part for part in (card.get("description") or "", f"({better}; {card.get('source')})") if part)
+        items.append(h("li", h("strong", card["label"]), ": ", told))
+    return h("details", h("summary", "What the scores mean"), h("ul", *items), class_="ico-notes")
+
+
 def score_rows(
     scores: Iterable[Score],
     metrics: Mapping[str, Mapping[str, Any]],
-    places: Mapping[str, float] | None = None,
+    places: Mapping[str, str | None] | None = None,
 ) -> Markup:
     """A metric per row, in the order of ``metrics``: value, place on its axis, interval and n; or why it is absent.
 
-    ``places`` (metric to place among the methods, 1 the best) stand before the values.
+    ``places`` (metric to the words of its place among the methods) stand before the values.
     """
     rows = []
     order = {name: place for place, name in enumerate(metrics)}
@@ -72,7 +87,7 @@ def score_rows(
         if card.get("low") is not None and card.get("high") is not None:
             axis = interval_axis(score.value, score.low, score.high, card["low"], card["high"], card.get("chance"))
         place = (places or {}).get(score.metric)
-        told = None if place is None else h("span", place_words(place), class_="ico-place", title="place among methods")
+        told = None if place is None else h("span", place, class_="ico-place", title="place among methods")
         value = h("dd", told, h("span", number(score.value), class_="ico-value"))
         spreads = h("dd", spread(score), class_="ico-spread")
         rows.append(h("div", name, value, h("dd", axis, class_="ico-axis"), spreads, class_="ico-score"))
@@ -148,7 +163,7 @@ def arm_card(
 ) -> Markup:
     """One method's (or control's) explanation with its scores, its places, generated images and raw answer."""
     arm = record.arm
-    places = {name: found[arm.key] for name, found in standing.places.items() if arm.key in found} if standing else {}
+    places = {name: place_words(ranked, arm.key) for name, ranked in standing.places.items()} if standing else {}
     winner = h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★") if record.is_best else None
     failed = f"No text: {record.failure or 'the model gave none'}"
     return h(

@@ -149,9 +149,26 @@ def test_the_matrix_marks_the_best_of_each_metric(services: Services) -> None:
     assert "Without a value for this feature: Auroc pooled." in html
 
 
-@pytest.mark.parametrize(("place", "words"), [(1.0, "1st"), (2.0, "2nd"), (3.0, "3rd"), (4.0, "4th"), (1.5, "1.5 =")])
-def test_places_in_words(place: float, words: str) -> None:
-    assert place_words(place) == words
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"a": 5, "b": 4, "c": 3, "d": 2}, ["1st", "2nd", "3rd", "4th"]),
+        ({"a": 5, "b": 5, "c": 3}, ["1st =", "1st =", "3rd"]),
+        ({"a": 5, "b": 3, "c": 3, "d": 3}, ["1st", "2nd =", "2nd =", "2nd ="]),
+        ({"a": 5, "b": 5, "c": 5}, [None, None, None]),
+        ({"a": 5}, ["1st"]),
+    ],
+)
+def test_places_in_words(values: dict[str, float], words: list[str | None]) -> None:
+    ranked = places(values)
+    assert [place_words(ranked, key) for key in values] == words
+    assert place_words(ranked, "absent") is None
+
+
+def test_a_drawn_winner_is_told(services: Services) -> None:
+    for known in services.store.feature_ids.tolist():
+        n_best = standing(services, known).n_best
+        assert ("drew the best one by lot" in page(services, known)) == (n_best > 1)
 
 
 # -------------------------------------------------------------------------------------------------------- regions

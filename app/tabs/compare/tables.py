@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.components.cards import absent_note
+from app.components.cards import absent_note, metric_notes
 from app.components.charts import truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
@@ -30,7 +30,7 @@ def page(services: Services) -> Markup:
             _reading_line(services, arms, entries),
             absent_note(services.store.absent_arms),
         ),
-        h("section", _scores_table(services, arms, entries, metrics), _metric_notes(services, metrics)),
+        h("section", _scores_table(services, arms, entries, metrics), metric_notes(services.metric_cards, metrics)),
         _truth_section(arms, entries),
         _wins_section(arms, entries),
         _tests_section(services, summary.get("tests") or ()),
@@ -116,16 +116,6 @@ def _estimate(score: Mapping[str, Any] | None) -> Markup:
         return missing("not computed")
     reason = score.get("reason") or ("nothing to score" if score.get("n") == 0 else None)
     return estimate(score.get("value"), score.get("n"), score.get("low"), score.get("high"), reason)
-
-
-def _metric_notes(services: Services, metrics: Sequence[str]) -> Markup:
-    items = []
-    for name in metrics:
-        card = services.metric_cards[name]
-        better = "higher is better" if card.get("higher_is_better") else "lower is better"
-        told = " ".join(part for part in (card.get("description") or "", f"({better}; {card.get('source')})") if part)
-        items.append(h("li", h("strong", card["label"]), ": ", told))
-    return h("details", h("summary", "What the scores mean"), h("ul", *items), class_="ico-notes")
 
 
 def _truth_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
