@@ -8,16 +8,17 @@ import numpy as np
 
 from app.components import addresses
 from app.components.agreement import agreement
-from app.components.cards import NO_WORDS, absent_note, arm_card, arm_columns, feature_link, go_button
+from app.components.cards import NO_WORDS, absent_note, arm_card, arm_columns, feature_link, go_button, words
 from app.components.charts import histogram, truth_badge
 from app.components.citation import cite
-from app.components.exemplars import RANKINGS, gallery, overlay_bar
+from app.components.exemplars import RANKINGS, figure, gallery, overlay_bar
 from app.components.glance import glance
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, fact, facts, missing, n_equals, number, percent, precision_words
 from app.feature_document import link
 from app.ranking import Standing, standing
 from app.services import Services
+from app.starters import starters
 from backend.feature_store import ExemplarRecord, FeatureRecord
 
 N_EXEMPLARS = 12
@@ -39,13 +40,27 @@ _SOURCES = {"held_out": ("mean", "score"), "silent": ("silent", "score")}
 
 
 def nothing_chosen(services: Services) -> Markup:
-    firsts = services.store.feature_ids[:5].tolist()
-    buttons = [go_button(str(one), "feature", one, addresses.page(tab="feature", feature=one)) for one in firsts]
-    told = f"Choose a feature on the map, from a search, or by its number. This atlas has {count(len(services.store))}."
+    told = f"None of the {count(len(services.store))} features is open. Choose one on the map, search for a concept, "
+    told += "type a number above, or begin with one of these:"
+    cards = [_starter(services, feature) for feature in starters(services)]
     return h(
         "div",
-        h("div", h("p", told), h("div", *buttons, class_="ico-examples"), class_="ico-empty"),
+        h("div", h("p", told), h("div", *cards, class_="ico-starters"), class_="ico-empty"),
         class_="ico-page",
+    )
+
+
+def _starter(services: Services, feature: int) -> Markup:
+    record = services.store.feature(feature)
+    pictures = [figure(one, record.maximum, services.version, caption=False) for one in services.pictures(feature, 1)]
+    return h(
+        "a",
+        *pictures,
+        words(record.best_text),
+        href=addresses.page(tab="feature", feature=feature),
+        class_="ico-hit",
+        data_go="feature",
+        data_value=feature,
     )
 
 
