@@ -10,6 +10,12 @@ from app.components.markup import Markup, h
 from app.components.numbers import count, missing, number, percent
 
 TRUTH_KINDS = (("right", "right", "✓"), ("partly", "partly right", "◐"), ("wrong", "wrong", "✗"))
+TRUTH_TOLD = {
+    "right": "The words name the concept that the feature detects best on held-out images.",
+    "partly": "The words name the family of the concept that the feature detects best on held-out images.",
+    "wrong": "The words name something else than the concept that the feature detects best on held-out images.",
+}
+UNDECIDABLE_TOLD = "The feature detects no known concept well enough to say whether the words are right."
 
 
 _WIDTH, _HEIGHT = 400, 170
@@ -86,8 +92,10 @@ def interval_axis(
 def truth_badge(outcome: str) -> Markup:
     for kind, words, sign in TRUTH_KINDS:
         if outcome == kind:
-            return h("span", f"truth: {words}", class_="ico-badge", data_kind=kind, data_sign=sign)
-    return h("span", "truth: not decidable", class_="ico-badge", data_kind="undecidable", data_sign="–")
+            told = TRUTH_TOLD[kind]
+            return h("span", f"truth: {words}", class_="ico-badge", data_kind=kind, data_sign=sign, title=told)
+    told = UNDECIDABLE_TOLD
+    return h("span", "truth: not decidable", class_="ico-badge", data_kind="undecidable", data_sign="–", title=told)
 
 
 def truth_key() -> Markup:
