@@ -31,7 +31,7 @@ ARM_COLOURS = {
     "steering": "#D55E00",
     "top_k_masks": "#0072B2",
     "top_k_heatmaps": "#56B4E9",
-    "steering_informed_top_k_masks": "#882255",
+    "steering_informed_top_k_masks": "#8A4F9E",
     "steering_informed_top_k_heatmaps": "#CC79A7",
 }
 TRUTH_COLOURS = {"right": "#117733", "partly": "#DDAA33", "wrong": "#AA3377"}
@@ -46,6 +46,7 @@ RAMP_DARK = (
 # The same hues, lighter, for those that are too dark on the dark page.
 _LIGHTER = {
     "#882255": "#D0589A",
+    "#8A4F9E": "#C792D8",
     "#332288": "#8C7FE0",
     "#0072B2": "#3F9BD8",
     "#AA3377": "#D0589A",

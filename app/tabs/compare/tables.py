@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.components.cards import absent_note, metric_notes
-from app.components.charts import truth_bar, truth_key, truth_words
+from app.components.charts import interval_axis, truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
 from app.intervals import wilson
-from app.map_columns import ARM_COLOURS
 from app.services import Services
 from backend.types import ARM_BY_KEY, Arm
 
+TABLE_TOLD = (
+    "Means over features with 95 % intervals. The dots of a column share one axis: higher is further right, a bar is "
+    "the interval, a dashed line is chance."
+)
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
 
 
@@ -66,14 +69,15 @@ def _reading_line(services: Services, arms: Sequence[Arm], entries: Mapping[str,
 
 
 def _arm_name(arm: Arm) -> Markup:
-    colour = ARM_COLOURS.get(arm.key, "var(--ico-control)")
-    return h("th", h("span", class_="ico-swatch", style=f"background:{colour}"), arm.label, scope="row")
+    return h("th", h("span", class_="ico-arm-dot", data_arm=arm.key), arm.label, scope="row")
 
 
 def _rows(arms: Sequence[Arm], cells: Any, n_columns: int) -> list[Markup]:
     """Methods first, then controls under a line that names them."""
-    rows = [h("tr", _arm_name(arm), *cells(arm)) for arm in arms if not arm.is_control]
-    controls = [h("tr", _arm_name(arm), *cells(arm), class_="is-control") for arm in arms if arm.is_control]
+    rows = [h("tr", _arm_name(arm), *cells(arm), data_arm=arm.key) for arm in arms if not arm.is_control]
+    controls = [
+        h("tr", _arm_name(arm), *cells(arm), class_="is-control", data_arm=arm.key) for arm in arms if arm.is_control
+    ]
     if controls:
         told = "Controls: the same procedure without the feature"
         rows.append(h("tr", h("td", told, colspan=n_columns), class_="ico-section"))
@@ -84,6 +88,8 @@ def _scores_table(
     services: Services, arms: Sequence[Arm], entries: Mapping[str, Any], metrics: Sequence[str]
 ) -> Markup:
     cards = services.metric_cards
+    chances = {name: services.meta.get("chance", {}).get(name, cards[name].get("chance")) for name in metrics}
+    spans = {name: _span([entries[arm.key].get(name) for arm in arms], chances[name]) for name in metrics}
 
     def cells(arm: Arm) -> list[Markup]:
         entry = entries[arm.key]
@@ -91,24 +97,39 @@ def _scores_table(
         parts = failures.items()
         why = "; ".join(f"{reason}: {count(n)}" if len(failures) > 1 else str(reason) for reason, n in parts)
         told: Child = [count(sum(failures.values())), h("br"), h("span", why, class_="ico-why") if why else None]
-        values = [_estimate(entry.get(name)) for name in metrics]
-        return [h("td", count(int(entry["n"]))), h("td", told), *(h("td", value) for value in values)]
+        values = [(_estimate(entry.get(name)), _drawn(entry.get(name), spans[name], chances[name])) for name in metrics]
+        return [h("td", count(int(entry["n"]))), h("td", told), *(h("td", *value) for value in values)]
 
     heads = [h("th", "Method", scope="col"), h("th", "n", scope="col"), h("th", "failures", scope="col")]
     for name in metrics:
         unit = cards[name].get("unit") or ""
-        chance = services.meta.get("chance", {}).get(name, cards[name].get("chance"))
-        notes = [unit] + ([f"chance {number(chance)}"] if chance is not None else [])
+        notes = [unit] + ([f"chance {number(chances[name])}"] if chances[name] is not None else [])
         lines = [h("span", note, class_="ico-why") for note in notes if note]
         heads.append(h("th", cards[name]["label"], *([h("br"), line] for line in lines), scope="col"))
     table = h(
         "table",
-        h("caption", "Means over features with 95 % intervals", class_="ico-why"),
+        h("caption", TABLE_TOLD, class_="ico-why"),
         h("thead", h("tr", *heads)),
         h("tbody", *_rows(arms, cells, 3 + len(metrics))),
         class_="ico-table ico-compare",
     )
     return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
+
+
+def _span(scores: Sequence[Mapping[str, Any] | None], chance: float | None) -> tuple[float, float]:
+    """The ends of a column's axis: everything that stands in it, with some room."""
+    known = [one[end] for one in scores if one for end in ("value", "low", "high") if one.get(end) is not None]
+    known += [chance] if chance is not None else []
+    if not known:
+        return 0.0, 0.0
+    room = 0.04 * (max(known) - min(known))
+    return min(known) - room, max(known) + room
+
+
+def _drawn(score: Mapping[str, Any] | None, span: tuple[float, float], chance: float | None) -> Child:
+    if not score or score.get("value") is None:
+        return None
+    return interval_axis(score["value"], score.get("low"), score.get("high"), *span, chance)
 
 
 def _estimate(score: Mapping[str, Any] | None) -> Markup:
