@@ -68,13 +68,13 @@ def _nothing(seen: Inspection) -> str:
 
 def _head(services: Services, seen: Inspection, by: str) -> Markup:
     n_all = services.store.grid.n_patches
-    where = f"{count(seen.n_patches)} of {count(n_all)} patches" if seen.patches else f"all {count(n_all)} patches"
+    where = f"{count(seen.n_patches)} of {count(n_all)} patches" if seen.patches else f"the {count(n_all)} patches"
     title = "What fires on these patches" if seen.patches else "What fires on this picture"
-    ranked = "by mean activation" if by == STRONGEST else "by how unusually strongly they fire"
+    ranked = "the strongest on average first" if by == STRONGEST else "the most unusually strong first"
     shown = len(seen.features)
-    told = f"{count(seen.n_firing)} {'feature fires' if seen.n_firing == 1 else 'features fire'} on {where} "
+    told = f"{count(seen.n_firing)} {'feature fires' if seen.n_firing == 1 else 'features fire'} somewhere on {where} "
     told += f"of {pictures.name(seen.image_id)}"
-    told += f"; the first {shown}, {ranked}." if shown < seen.n_firing else f", ranked {ranked}."
+    told += f"; here are the first {shown}, {ranked}." if shown < seen.n_firing else f", {ranked}."
     hits = ".".join(str(one.record.feature) for one in seen.features)
     on_map = None
     if hits:

@@ -15,7 +15,8 @@ MOST = 8
 def starters(services: Services) -> tuple[int, ...]:
     """The feature of each of the largest clusters whose steering says most nearly what its images say.
 
-    Features that pass the quality filter go before others; those without words are left out. At most ``MOST``.
+    Features that pass the quality filter go before others; those without words are left out. At most ``MOST``, those
+    that fire on the fewest patches first, since what they mean is seen at a glance.
     """
     table = services.store.features
     kept = table["quality_kept"].to_numpy(zero_copy_only=False).astype(bool)
@@ -27,4 +28,6 @@ def starters(services: Services) -> tuple[int, ...]:
     for row in order[table["best_text"].is_valid().to_numpy(zero_copy_only=False)[order]].tolist():
         first.setdefault(int(cluster[row]), row)
     largest = sorted(first, key=lambda one: (-size.get(one, 0), one))[:MOST]
-    return tuple(int(services.store.feature_ids[first[one]]) for one in largest)
+    rows = [first[one] for one in largest]
+    firing = table["firing_fraction"].to_numpy()
+    return tuple(int(services.store.feature_ids[row]) for row in sorted(rows, key=lambda row: (firing[row], row)))

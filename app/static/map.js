@@ -158,6 +158,7 @@
         const { groups, counts, absent } = window.iconoscopeMapColours.group(chosen, this.visible, this.lit, this.points.n > 15000 ? 0.75 : 0.88);
         window.iconoscopeMapSide.legend(this.find("legend"), { field: chosen.field, counts, absent, total: this.visibleCount, nMoved: this.drawn.n_moved });
         this.colouredBy = key;
+        this.root.dataset.colour = key;
         await this.painting.paint(groups, this.size);
       } catch (error) {
         this.say(`The map could not be coloured: ${error.message}`);
