@@ -5,7 +5,6 @@ from __future__ import annotations
 from app.catalogue import Catalogue
 from app.components import addresses
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count
 from app.services import Services
 
 PURPOSE = "What the features of a vision model mean, in words that you can check by steering it."
@@ -39,10 +38,15 @@ def _atlases(services: Services, catalogue: Catalogue) -> Child:
     return h("nav", h("span", "Atlas", class_="ico-why"), *links, class_="ico-atlases", aria_label="Atlases")
 
 
+def _theme() -> Markup:
+    """The switch of the theme; the style sheet shows the name of the other one."""
+    names = (h("span", "Dark", class_="ico-to-dark"), h("span", "Light", class_="ico-to-light"))
+    return h("button", *names, class_="ico-button ico-theme", type="button", title="Switch between light and dark")
+
+
 def header(services: Services, catalogue: Catalogue) -> Markup:
     hook = services.meta.get("hook_point") or {}
     told = (
-        f"{count(len(services.store))} features",
         services.subject_name,
         f"{hook.get('tower')} tower, block {hook.get('layer')}",
     )
@@ -57,6 +61,6 @@ def header(services: Services, catalogue: Catalogue) -> Markup:
         ),
         h("p", " · ".join(told), class_="ico-explored"),
         _atlases(services, catalogue),
-        h("div", h("button", "Dark", class_="ico-button ico-theme", type="button"), class_="ico-header-end"),
+        h("div", _theme(), class_="ico-header-end"),
         class_="ico-header",
     )

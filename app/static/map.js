@@ -206,7 +206,7 @@
       const words = [];
       if (searched) words.push(searched);
       else if (this.visibleCount < this.points.n) words.push(`${grouped(this.visibleCount)} of ${total} features.`);
-      else words.push(`${total} features. Click one to open it.`);
+      else words.push(`${total} features. Choose one to open it.`);
       if (this.hiddenWords) words.push(this.hiddenWords);
       this.find("count").textContent = words.join(" ");
       this.find("clear").hidden = !searched;

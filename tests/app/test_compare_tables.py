@@ -8,7 +8,7 @@ import pytest
 
 from app.bundle import STATIC_DIR
 from app.catalogue import Catalogue
-from app.map_columns import ARM_COLOURS
+from app.map_columns import ARM_COLOURS, on_dark
 from app.services import Services
 from app.tabs import compare
 from app.tabs.compare import tables, view_switch
@@ -51,8 +51,8 @@ def test_a_method_has_the_same_colour_everywhere() -> None:
     for key, colour in ARM_COLOURS.items():
         token = re.search(rf'\[data-arm="{key}"\] {{ --ico-arm: var\((--[\w-]+)\)', css)
         assert token
-        light = re.search(rf"{token[1]}: (#\w+);", css)
-        assert light and light[1].upper() == colour
+        light, dark = re.findall(rf"{token[1]}: (#\w+);", css)
+        assert [light.upper(), dark.upper()] == [colour, *on_dark([colour])]
 
 
 def test_the_reading_line_names_the_best_method_and_the_controls(services: Services) -> None:

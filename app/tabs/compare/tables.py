@@ -100,7 +100,7 @@ def _scores_table(
         values = [(_estimate(entry.get(name)), _drawn(entry.get(name), spans[name], chances[name])) for name in metrics]
         return [h("td", count(int(entry["n"]))), h("td", told), *(h("td", *value) for value in values)]
 
-    heads = [h("th", "Method", scope="col"), h("th", "n", scope="col"), h("th", "failures", scope="col")]
+    heads = [h("th", "Method", scope="col"), h("th", "n", scope="col"), h("th", "Failures", scope="col")]
     for name in metrics:
         unit = cards[name].get("unit") or ""
         notes = [unit] + ([f"chance {number(chances[name])}"] if chances[name] is not None else [])
@@ -108,12 +108,12 @@ def _scores_table(
         heads.append(h("th", cards[name]["label"], *([h("br"), line] for line in lines), scope="col"))
     table = h(
         "table",
-        h("caption", TABLE_TOLD, class_="ico-why"),
         h("thead", h("tr", *heads)),
         h("tbody", *_rows(arms, cells, 3 + len(metrics))),
         class_="ico-table ico-compare",
     )
-    return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
+    scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
+    return h("div", h("p", TABLE_TOLD, class_="ico-why"), scroll)
 
 
 def _span(scores: Sequence[Mapping[str, Any] | None], chance: float | None) -> tuple[float, float]:
