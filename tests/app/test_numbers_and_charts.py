@@ -57,7 +57,7 @@ def test_histogram_has_a_bar_per_bin_with_its_count_and_says_n() -> None:
     assert html.count("<rect") == 3, "the axis ends with the last bin in which anything was counted"
     assert html.count(">3.00</text>") == 1 and "5.00" not in html
     assert "2.00 to 3.00: 5 patches" in html
-    assert "n = 15 patches" in html
+    assert "n = 15 patches" in html.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_histogram_without_data_says_so() -> None:
