@@ -81,7 +81,7 @@ def build(services: Services) -> InspectTab:
                 ranked = gr.Radio(RANKING_LABELS, value=UNUSUAL, label="Order", elem_id="ico-inspect-ranked")
                 question = gr.Textbox(
                     question_of(services),
-                    label="Question for “Answer without it”",
+                    label="Asked with and without a feature (“Answer without it”)",
                     max_length=MAX_PROMPT_CHARACTERS,
                     elem_id="ico-inspect-question",
                 )
