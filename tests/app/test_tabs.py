@@ -36,4 +36,4 @@ def test_features_to_begin_with_are_the_best_agreed_of_different_clusters(servic
         rivals = [one for one in everyone if one.cluster == record.cluster and one.best_text]
         assert record.best_text and record.feature == max(rivals, key=_standing).feature
     shown = str(nothing_chosen(services))
-    assert all(f'data-value="{record.feature}"' in shown and record.best_text in shown for record in chosen)
+    assert all(f'data-value="{record.feature}"' in shown and str(record.best_text) in shown for record in chosen)

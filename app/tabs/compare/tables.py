@@ -129,7 +129,8 @@ def _span(scores: Sequence[Mapping[str, Any] | None], chance: float | None) -> t
 def _drawn(score: Mapping[str, Any] | None, span: tuple[float, float], chance: float | None) -> Child:
     if not score or score.get("value") is None:
         return None
-    return interval_axis(score["value"], score.get("low"), score.get("high"), *span, chance)
+    start, end = span
+    return interval_axis(score["value"], score.get("low"), score.get("high"), start, end, chance)
 
 
 def _estimate(score: Mapping[str, Any] | None) -> Markup:
