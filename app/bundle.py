@@ -32,6 +32,7 @@ SCRIPTS = (
     "map_filters.js",
     "map_tree.js",
     "map_list.js",
+    "map_hits.js",
     "map_card.js",
     "map_places.js",
     "map_hands.js",

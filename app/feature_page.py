@@ -8,16 +8,17 @@ import numpy as np
 
 from app.components import addresses
 from app.components.agreement import agreement
-from app.components.cards import NO_WORDS, absent_note, arm_card, arm_columns, feature_link, go_button
+from app.components.cards import NO_WORDS, absent_note, arm_card, arm_columns, feature_link, go_button, words
 from app.components.charts import histogram, truth_badge
 from app.components.citation import cite
-from app.components.exemplars import RANKINGS, gallery, overlay_bar
+from app.components.exemplars import RANKINGS, figure, gallery, overlay_bar
 from app.components.glance import glance
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, fact, facts, firing_words, missing, n_equals, number, percent, precision_words
 from app.feature_document import link
-from app.ranking import standing, written_by
+from app.ranking import Standing, standing, written_by
 from app.services import Services
+from app.starters import starters
 from backend.feature_store import ExemplarRecord, FeatureRecord
 
 N_EXEMPLARS = 12
@@ -39,24 +40,39 @@ _SOURCES = {"held_out": ("mean", "score"), "silent": ("silent", "score")}
 
 
 def nothing_chosen(services: Services) -> Markup:
-    firsts = services.store.feature_ids[:5].tolist()
-    buttons = [go_button(str(one), "feature", one, addresses.page(tab="feature", feature=one)) for one in firsts]
-    told = f"Choose a feature on the map, from a search, or by its number. This atlas has {count(len(services.store))}."
+    told = f"None of the {count(len(services.store))} features is open. Choose one on the map, search for a concept, "
+    told += "type a number above, or begin with one of these:"
+    cards = [_starter(services, feature) for feature in starters(services)]
     return h(
         "div",
-        h("div", h("p", told), h("div", *buttons, class_="ico-examples"), class_="ico-empty"),
+        h("div", h("p", told), h("div", *cards, class_="ico-starters"), class_="ico-empty"),
         class_="ico-page",
+    )
+
+
+def _starter(services: Services, feature: int) -> Markup:
+    record = services.store.feature(feature)
+    pictures = [figure(one, record.maximum, services.version, caption=False) for one in services.pictures(feature, 1)]
+    return h(
+        "a",
+        *pictures,
+        words(record.best_text),
+        href=addresses.page(tab="feature", feature=feature),
+        class_="ico-hit",
+        data_go="feature",
+        data_value=feature,
     )
 
 
 def page(services: Services, feature: int) -> Markup:
     """The whole page of one feature. Raises UnknownFeature."""
     record = services.store.feature(feature)
+    ranks = standing(services, feature)
     return h(
         "article",
         _head(services, record),
         _exemplars(services, record),
-        *_explanations(services, record),
+        *_explanations(services, record, ranks),
         _neighbours(services, record),
         class_="ico-page",
         data_feature=feature,
@@ -189,22 +205,18 @@ def _seen_by_methods(services: Services, feature: int, exemplars: Sequence[Exemp
     return f" The Top-k methods were shown the first {len(given)}." if given and first == given else ""
 
 
-def _explanations(services: Services, record: FeatureRecord) -> list[Child]:
+def _explanations(services: Services, record: FeatureRecord, ranks: Standing) -> list[Child]:
     store = services.store
-    scores, standings, records = (
-        store.scores(record.feature),
-        standing(services, record.feature),
-        store.explanations(record.feature),
-    )
+    scores, records = store.scores(record.feature), store.explanations(record.feature)
     cards: dict[bool, list[Markup]] = {False: [], True: []}
     for one in records:
         images = store.synthetic(record.feature, one.arm)
-        card = arm_card(one, scores.get(one.arm, ()), images, services.metric_cards, services.version, standings)
+        card = arm_card(one, scores.get(one.arm, ()), images, services.metric_cards, services.version, ranks)
         cards[one.arm.is_control].append(card)
     lede = "The same feature explained by each method, each scored on images that no explanation saw. "
     lede += "Dots are values, bars 95 % intervals, dashes chance. Words in this face were written by the model."
     controls = "The same prompts without the feature: what the scores look like when there is nothing to find."
-    at_a_glance = h("div", h("h3", "At a glance"), glance(records, scores, services.metric_cards, standings))
+    at_a_glance = h("div", h("h3", "At a glance"), glance(records, scores, services.metric_cards, ranks))
     return [
         h(
             "section",

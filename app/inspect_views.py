@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from app import pictures
 from app.components import addresses
-from app.components.cards import go_button, words
+from app.components.cards import AUROC_TOLD, go_button, words
 from app.components.charts import truth_badge
 from app.components.exemplars import pack_grid
 from app.components.markup import Child, Markup, h
@@ -68,13 +68,13 @@ def _nothing(seen: Inspection) -> str:
 
 def _head(services: Services, seen: Inspection, by: str) -> Markup:
     n_all = services.store.grid.n_patches
-    where = f"{count(seen.n_patches)} of {count(n_all)} patches" if seen.patches else f"all {count(n_all)} patches"
+    where = f"{count(seen.n_patches)} of {count(n_all)} patches" if seen.patches else f"the {count(n_all)} patches"
     title = "What fires on these patches" if seen.patches else "What fires on this picture"
-    ranked = "by mean activation" if by == STRONGEST else "by how unusually strongly they fire"
+    ranked = "the strongest on average first" if by == STRONGEST else "the most unusually strong first"
     shown = len(seen.features)
-    told = f"{count(seen.n_firing)} {'feature fires' if seen.n_firing == 1 else 'features fire'} on {where} "
+    told = f"{count(seen.n_firing)} {'feature fires' if seen.n_firing == 1 else 'features fire'} somewhere on {where} "
     told += f"of {pictures.name(seen.image_id)}"
-    told += f"; the first {shown}, {ranked}." if shown < seen.n_firing else f", ranked {ranked}."
+    told += f"; here are the first {shown}, {ranked}." if shown < seen.n_firing else f", {ranked}."
     hits = ".".join(str(one.record.feature) for one in seen.features)
     on_map = None
     if hits:
@@ -159,11 +159,10 @@ def _badges(one: FeatureOnImage) -> Markup:
         reliability = estimate(None, None, reason="was not computed")
     else:
         reliability = estimate(score.value, score.n, score.low, score.high, score.reason)
-    told = "how often a picture made from these words excites the feature more than another does: 0.5 is chance"
     return h(
         "div",
         truth_badge(one.outcome.value),
-        h("span", "AUROC ", reliability, class_="ico-badge ico-found-auroc", data_sign="↗", title=told),
+        h("span", "AUROC ", reliability, class_="ico-badge ico-found-auroc", data_sign="↗", title=AUROC_TOLD),
         h(
             "span",
             "passes the quality filter" if kept else "below the quality filter",

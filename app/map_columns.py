@@ -31,7 +31,7 @@ ARM_COLOURS = {
     "steering": "#D55E00",
     "top_k_masks": "#0072B2",
     "top_k_heatmaps": "#56B4E9",
-    "steering_informed_top_k_masks": "#882255",
+    "steering_informed_top_k_masks": "#8A4F9E",
     "steering_informed_top_k_heatmaps": "#CC79A7",
 }
 TRUTH_COLOURS = {"right": "#117733", "partly": "#DDAA33", "wrong": "#AA3377"}
@@ -43,11 +43,15 @@ RAMP = (
 RAMP_DARK = (
     "#5566B0", "#4676B5", "#3A86B0", "#2F96A6", "#26A69A", "#35B57F", "#5CC566", "#8CD24D", "#C3DC3B", "#FDE725",
 )  # fmt: skip
-# The same hues, lighter, for those that are too dark on the dark page.
+# The same hues, lighter: for those too dark on the dark page, and for those that must stay apart from them.
 _LIGHTER = {
     "#882255": "#D0589A",
+    "#8A4F9E": "#C792D8",
     "#332288": "#8C7FE0",
     "#0072B2": "#3F9BD8",
+    "#56B4E9": "#A3D8F5",
+    "#D55E00": "#F0803C",
+    "#CC79A7": "#F0A8CC",
     "#AA3377": "#D0589A",
     "#117733": "#3DAA66",
 }

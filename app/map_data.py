@@ -27,7 +27,8 @@ CLUSTER_FIELD = {
     "key": "cluster",
     "label": "Cluster",
     "kind": "cluster",
-    "note": "Explanations that mean alike lie together (k-means). Colours repeat; names tell clusters apart.",
+    "note": "Each point is a feature: something the model looks for in pictures. Near points are explained in words "
+    "that mean alike. Clusters (k-means) have names; their ten colours repeat.",
 }
 
 

@@ -33,11 +33,6 @@ class Standing:
     n_candidates: int
     """Methods with a text."""
 
-    def words(self, metric: str, key: str) -> str | None:
-        """The place of an arm by one metric, in words; None where it has none."""
-        known = self.places.get(metric, {})
-        return place_words(known[key], list(known.values()).count(known[key]) > 1) if key in known else None
-
     @property
     def leaders(self) -> tuple[str, ...]:
         """The arms with the lowest mean place: of several, a seed drew the one that the atlas calls best."""
@@ -96,8 +91,15 @@ def values_of(scores: Mapping[Arm, Sequence[Score]]) -> dict[str, dict[str, floa
     return found
 
 
-def place_words(place: float, shared: bool) -> str:
-    """``1st``; ``2nd =`` or ``1.5 =`` where several share it."""
-    whole = int(place)
-    told = f"{whole}{SUFFIXES.get(whole, 'th')}" if place == whole else f"{place:g}"
-    return f"{told} =" if shared else told
+def place_words(ranked: Mapping[str, float], key: str) -> str | None:
+    """``1st``, or ``1st =`` where it is shared; None without a place, and where all tie: then it says nothing.
+
+    Args:
+        ranked: key to place, as :func:`places` gives it.
+        key: whose place to name.
+    """
+    if key not in ranked or (len(ranked) > 1 and len(set(ranked.values())) == 1):
+        return None
+    n_equal = sum(place == ranked[key] for place in ranked.values())
+    whole = int(ranked[key] - (n_equal - 1) / 2)
+    return f"{whole}{SUFFIXES.get(whole, 'th')}" + (" =" if n_equal > 1 else "")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from app import pictures
 from app.components import addresses
-from app.components.cards import go_button, words
+from app.components.cards import AUROC_TOLD, go_button, words
 from app.components.charts import TRUTH_KINDS, truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Child, Markup, h, join
@@ -22,7 +22,6 @@ from backend.types import ARM_BY_KEY
 N_EXAMPLES = 6
 N_PICTURES = 4
 LIKE_LINKS = (("meaning", "Meaning"), ("direction", "Direction"), ("coactivation", "Fires together"))
-_AUROC_TOLD = "How often a picture made from these words excites the feature more than another does: 0.5 is chance."
 _SPACE = re.compile(r"\s+")
 
 
@@ -52,9 +51,9 @@ def card(services: Services, hit: Hit, stems: Collection[str]) -> Markup:
     text = h("p", marked(hit.text, stems), class_="ico-words") if hit.text else words(None)
     return h(
         "article",
-        h("div", h("span", f"feature {hit.feature}", class_="ico-id"), _badges(services, hit), class_="ico-hit-head"),
         h("div", *strip, class_="ico-hit-strip"),
         h("a", text, href=href, class_="ico-hit-name", data_go="feature", data_value=hit.feature),
+        h("div", h("span", f"feature {hit.feature}", class_="ico-id"), _badges(services, hit), class_="ico-hit-head"),
         h("p", h("span", _why(hit, stems), class_="ico-why"), class_="ico-hit-why"),
         _more_like(hit.feature),
         class_="ico-hit",
@@ -78,7 +77,7 @@ def _badges(services: Services, hit: Hit) -> Markup:
     return h(
         "span",
         truth_badge(outcome(services, hit)),
-        h("span", "AUROC ", shown, class_="ico-badge ico-hit-auroc", data_sign="↗", title=_AUROC_TOLD),
+        h("span", "AUROC ", shown, class_="ico-badge ico-hit-auroc", data_sign="↗", title=AUROC_TOLD),
         class_="ico-hit-badges",
     )
 
@@ -228,8 +227,7 @@ def _results(
     told = f"{n}, {found.seconds * 1000:,.0f} ms. {searched} {found.told}"
     on_map = go_button("Show these on the map", "lit", "", addresses.page(tab="map", **fields))
     return _frame(
-        h("h2", title, class_="ico-search-title"),
-        h("div", on_map, *others, class_="ico-actions"),
+        h("div", h("h2", title, class_="ico-search-title"), on_map, *others, class_="ico-search-head"),
         h("p", _SPACE.sub(" ", told).strip(), class_="ico-why", role="status"),
         h("div", *(card(services, hit, stems) for hit in found.hits), class_="ico-hits"),
     )

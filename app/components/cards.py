@@ -14,6 +14,10 @@ from backend.feature_store import ExplanationRecord, SyntheticRecord
 from backend.types import Arm, Score
 
 NO_WORDS = "No method found words for this feature."
+AUROC_TOLD = (
+    "How well the words predict when the feature fires: the chance that a picture made from them excites it more than "
+    "another picture does. 0.5 is guessing, 1 is always."
+)
 
 
 def words(text: str | None, fallback: str = NO_WORDS, class_: str = "ico-words") -> Markup:
@@ -51,6 +55,17 @@ def absent_note(absent: Mapping[Arm, str]) -> Markup | None:
     return h("p", told, class_="ico-why ico-absent-arms")
 
 
+def metric_notes(cards: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Markup:
+    """What the named metrics measure, which way is better, and where each comes from; folded."""
+    items = [h("li", h("strong", "AUROC"), ": ", AUROC_TOLD)] if any("auroc" in name for name in names) else []
+    for name in names:
+        card = cards[name]
+        better = "higher is better" if card.get("higher_is_better") else "lower is better"
+        told = " ".join(part for part in (card.get("description") or "", f"({better}; {card.get('source')})") if part)
+        items.append(h("li", h("strong", card["label"]), ": ", told))
+    return h("details", h("summary", "What the scores mean"), h("ul", *items), class_="ico-notes")
+
+
 def score_rows(
     scores: Iterable[Score],
     metrics: Mapping[str, Mapping[str, Any]],
@@ -58,7 +73,7 @@ def score_rows(
 ) -> Markup:
     """A metric per row, in the order of ``metrics``: value, place on its axis, interval and n; or why it is absent.
 
-    ``places`` (metric to place among the methods, in words) stand before the values.
+    ``places`` (metric to the words of its place among the methods) stand before the values.
     """
     rows = []
     order = {name: place for place, name in enumerate(metrics)}
@@ -148,7 +163,7 @@ def arm_card(
 ) -> Markup:
     """One method's (or control's) explanation with its scores, its places, generated images and raw answer."""
     arm = record.arm
-    places = {name: standing.words(name, arm.key) for name in standing.places} if standing else {}
+    places = {name: place_words(ranked, arm.key) for name, ranked in standing.places.items()} if standing else {}
     winner = h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★") if record.is_best else None
     failed = f"No text: {record.failure or 'the model gave none'}"
     return h(

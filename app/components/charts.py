@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.components.markup import Markup, h
-from app.components.numbers import count, missing, number, percent
+from app.components.numbers import count, missing, n_equals, number, percent
 
 TRUTH_KINDS = (("right", "right", "✓"), ("partly", "partly right", "◐"), ("wrong", "wrong", "✗"))
+TRUTH_TOLD = {
+    "right": "The words name the concept that the feature detects best on held-out images.",
+    "partly": "The words name the family of the concept that the feature detects best on held-out images.",
+    "wrong": "The words name something else than the concept that the feature detects best on held-out images.",
+}
+UNDECIDABLE_TOLD = "The feature detects no known concept well enough to say whether the words are right."
 
 
 _WIDTH, _HEIGHT = 400, 170
@@ -21,6 +27,8 @@ def histogram(counts: Sequence[int], edges: Sequence[float]) -> Markup:
     """Activations of the patches where the feature fires; counts on a logarithmic axis, since tails matter here."""
     if not counts or len(edges) != len(counts) + 1:
         return missing("no histogram was stored")
+    last = max((i for i, n in enumerate(counts) if n), default=0) + 1
+    counts, edges = counts[:last], edges[: last + 1]
     top = math.log10(1 + max(counts)) or 1.0
     step = (_WIDTH - _LEFT) / len(counts)
     bars = []
@@ -41,7 +49,7 @@ def histogram(counts: Sequence[int], edges: Sequence[float]) -> Markup:
         role="img",
         aria_label=f"Histogram of activations over {count(total)} active patches, {ends}; counts on a log scale",
     )
-    told = f"Activation of the patches where it fires; counts on a log scale, n = {count(total)} patches"
+    told = f"Activation of the patches where it fires; counts on a log scale, {n_equals(total)} patches"
     return h("figure", chart, h("figcaption", told, class_="ico-why"), class_="ico-chart")
 
 
@@ -86,8 +94,10 @@ def interval_axis(
 def truth_badge(outcome: str) -> Markup:
     for kind, words, sign in TRUTH_KINDS:
         if outcome == kind:
-            return h("span", f"truth: {words}", class_="ico-badge", data_kind=kind, data_sign=sign)
-    return h("span", "truth: not decidable", class_="ico-badge", data_kind="undecidable", data_sign="–")
+            told = TRUTH_TOLD[kind]
+            return h("span", f"truth: {words}", class_="ico-badge", data_kind=kind, data_sign=sign, title=told)
+    told = UNDECIDABLE_TOLD
+    return h("span", "truth: not decidable", class_="ico-badge", data_kind="undecidable", data_sign="–", title=told)
 
 
 def truth_key() -> Markup:

@@ -18,13 +18,15 @@ from backend.types import Arm
 Regions = Mapping[str, Bool[np.ndarray, "row col"]]
 """Arm key to the patches that its words speak about."""
 RANKINGS = {
-    "mean": "Mean",
-    "max": "Maximum",
+    "mean": "Strongest overall",
+    "max": "Strongest patch",
     "decile": "Whole range",
     "held_out": "Held out",
     "silent": "Silent",
 }
 """How the pictures of a feature are chosen; the words stand on the switch."""
+BY_MEAN = ("mean", "decile", "held_out")
+"""Rankings whose order is that of the mean activation; their captions say it."""
 N_BANDS = 10
 
 
@@ -41,12 +43,13 @@ def figure(
     caption: bool = True,
     large: bool = False,
     label: str | None = None,
+    by_mean: bool = False,
     regions: Regions | None = None,
 ) -> Markup:
     """One picture with its overlay. ``maximum`` (the feature's) makes colours comparable between pictures.
 
-    With ``large`` it is a button that opens the larger view; ``label`` replaces the rank in the caption; ``regions``
-    can be outlined over it.
+    With ``large`` it is a button that opens the larger view; ``label`` replaces the rank in the caption, which gives
+    the maximum of the picture, or with ``by_mean`` its mean; ``regions`` can be outlined over it.
     """
     rows, cols = exemplar.grid.shape
     words = f"image {exemplar.image_id}, maximum activation {number(exemplar.activation_max)}"
@@ -59,10 +62,11 @@ def figure(
         picture = h("button", *layers, class_="ico-picture", type="button", data_enlarge="", aria_label=named)
     else:
         picture = h("div", *layers, class_="ico-picture")
+    told = [f"max {number(exemplar.activation_max)}", f"mean {number(exemplar.activation_mean)}"]
     below = h(
         "figcaption",
         h("span", label or f"#{exemplar.rank + 1}"),
-        h("span", f"max {number(exemplar.activation_max)}", title=f"mean {number(exemplar.activation_mean)}"),
+        h("span", *(told[::-1] if by_mean else told)[:1], title=", ".join(told)),
     )
     packed = None
     if regions is not None:
@@ -99,6 +103,7 @@ def gallery(
             version,
             large=True,
             label=band(place, len(exemplars)) if ranking == "decile" else None,
+            by_mean=ranking in BY_MEAN,
             regions=known.get(one.image_id, {}),
         )
         for place, one in enumerate(exemplars)
@@ -129,8 +134,8 @@ def overlay_bar(name: str, rankings: Sequence[str], arms: Sequence[Arm] = ()) ->
     ]
     strength = h(
         "label",
-        "Strength ",
-        h("input", type="range", min=0, max=100, value=70, data_overlay_opacity="", aria_label="Overlay strength"),
+        "Opacity ",
+        h("input", type="range", min=0, max=100, value=70, data_overlay_opacity="", aria_label="Overlay opacity"),
     )
     told = "Point at or tap a picture for the activation of a patch; open it to go through the patches by arrow keys."
     return h(

@@ -33,6 +33,11 @@ def _tool(name: str, label: str, *, toggles: bool = False) -> str:
 TEMPLATE = f"""
 <section class="ico-map" aria-label="Map of features">
   <div class="ico-map-bar">
+    <form class="ico-map-search" role="search">
+      <input type="search" maxlength="1000" enterkeyhint="search" placeholder="depth, stripes, a red car …"
+        aria-label="Search for a concept on the map">
+      <button class="ico-button">Search</button>
+    </form>
     <label>Colour by <select aria-label="Colour by"></select></label>
     <span class="ico-map-count" role="status"></span>
     <button type="button" class="ico-button ico-map-clear" data-map="clear" hidden>Clear search</button>
@@ -55,12 +60,13 @@ TEMPLATE = f"""
     </div>
     <aside class="ico-map-side" aria-label="Legend, filters and clusters">
       <p class="ico-map-message" role="alert" hidden></p>
+      <section class="ico-map-hits" aria-label="Features that were found" hidden></section>
+      <section class="ico-map-list" aria-label="List of features" hidden></section>
       <div class="ico-map-legend"></div>
       <details class="ico-map-filters">
         <summary>Filters <span class="ico-map-filter-badge" hidden></span></summary>
         <div class="ico-map-filter-fields"></div>
       </details>
-      <section class="ico-map-list" aria-label="List of features" hidden></section>
       <h3>Clusters</h3><div class="ico-map-clusters"></div>
     </aside>
   </div>

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.components.cards import metric_notes
 from app.components.charts import TRUTH_KINDS
 from app.components.markup import Child, Markup, h
 from app.components.numbers import n_equals, number
-from app.ranking import Standing
+from app.ranking import Standing, place_words
 from backend.feature_store import ExplanationRecord
 from backend.types import Arm, Score
 
@@ -40,7 +41,7 @@ def glance(
         class_="ico-table ico-glance",
     )
     scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores at a glance")
-    return h("div", scroll, h("p", _vote_words(standing, cards, shown), class_="ico-why"))
+    return h("div", scroll, h("p", _vote_words(standing, cards, shown), class_="ico-why"), metric_notes(cards, shown))
 
 
 def _head(card: Mapping[str, Any], counts: set[int]) -> Markup:
@@ -73,7 +74,7 @@ def _row(
 def _cell(score: Score | None, n_in_head: bool, metric: str, key: str, standing: Standing) -> Markup:
     if score is None or score.value is None:
         return h("td", h("span", "–", aria_hidden="true"), h("span", "no value", class_="ico-hidden"))
-    place = standing.words(metric, key)
+    place = place_words(standing.places.get(metric, {}), key)
     told = None if place is None else h("span", place, class_="ico-place")
     n = None if n_in_head else h("span", n_equals(score.n), class_="ico-n")
     interval = None
@@ -93,10 +94,14 @@ def _best_class(metric: str, key: str, standing: Standing) -> str | None:
 
 def _vote_words(standing: Standing, cards: Mapping[str, Mapping[str, Any]], shown: Sequence[str]) -> str:
     left_out = [str(card.get("label")) for name, card in cards.items() if name not in shown]
-    told = "Places are among the methods that have a value; the best of each metric is underlined."
+    told = (
+        "Places (1st, 2nd …) are among the methods that have a value, left out where all tie; the best is underlined."
+    )
     if standing.metrics:
         names = ", ".join(str(cards[name].get("label")) for name in standing.metrics)
-        told += f" The vote is the mean place over {names} (n = {standing.n_candidates} methods); a seed breaks ties."
+        told += f" The vote is the mean place over {names} (n = {standing.n_candidates} methods)."
+        if len(standing.leaders) > 1:
+            told += f" {len(standing.leaders)} of them tie, so a stored seed drew the best one by lot."
     elif standing.n_candidates:
         told += " No metric has a value for every method, so none could vote: the seed chose."
     if left_out:

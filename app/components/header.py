@@ -1,13 +1,13 @@
-"""The head of the page: mark, name, what is being explored, and the theme switch."""
+"""The head of the page: mark, name, what it is for, what is being explored, and the theme switch."""
 
 from __future__ import annotations
 
 from app.catalogue import Catalogue
 from app.components import addresses
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count
 from app.services import Services
 
+PURPOSE = "What the features of a vision model mean, in words that you can check by steering it."
 # A patch grid with a feature firing on it: opacity of the accent per cell, row-major.
 _CELLS = ((0.10, 0.16, 0.10, 0.10), (0.16, 0.55, 0.80, 0.16), (0.10, 0.90, 1.00, 0.30), (0.10, 0.22, 0.35, 0.10))
 
@@ -38,10 +38,15 @@ def _atlases(services: Services, catalogue: Catalogue) -> Child:
     return h("nav", h("span", "Atlas", class_="ico-why"), *links, class_="ico-atlases", aria_label="Atlases")
 
 
+def _theme() -> Markup:
+    """The switch of the theme; the style sheet shows the name of the other one."""
+    names = (h("span", "Dark", class_="ico-to-dark"), h("span", "Light", class_="ico-to-light"))
+    return h("button", *names, class_="ico-button ico-theme", type="button", title="Switch between light and dark")
+
+
 def header(services: Services, catalogue: Catalogue) -> Markup:
     hook = services.meta.get("hook_point") or {}
     told = (
-        f"{count(len(services.store))} features",
         services.subject_name,
         f"{hook.get('tower')} tower, block {hook.get('layer')}",
     )
@@ -51,10 +56,11 @@ def header(services: Services, catalogue: Catalogue) -> Markup:
         h(
             "div",
             h("h1", "Iconoscope", class_="ico-title"),
-            h("p", " · ".join(told), class_="ico-subtitle"),
+            h("p", PURPOSE, class_="ico-subtitle"),
             class_="ico-name",
         ),
+        h("p", " · ".join(told), class_="ico-explored"),
         _atlases(services, catalogue),
-        h("div", h("button", "Dark", class_="ico-button ico-theme", type="button"), class_="ico-header-end"),
+        h("div", _theme(), class_="ico-header-end"),
         class_="ico-header",
     )

@@ -61,10 +61,10 @@ def estimate(
 
 
 def precision_words(record: FeatureRecord) -> str | None:
-    """``AP 0.71 [0.65, 0.76] n = 1,000 images``: how well the feature detects its concept; None without one."""
+    """``average precision 0.71 [0.65, 0.76] n = 1,000 images``: how well it detects its concept; None without one."""
     if record.truth_ap is None:
         return None
-    words = f"AP {number(record.truth_ap)}"
+    words = f"average precision {number(record.truth_ap)}"
     if record.truth_ap_low is not None and record.truth_ap_high is not None:
         words += f" [{number(record.truth_ap_low)}, {number(record.truth_ap_high)}]"
     return words + (f" {n_equals(record.truth_n_images)} images" if record.truth_n_images else "")

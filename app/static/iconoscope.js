@@ -86,10 +86,6 @@
   }
   function setTheme(theme) {
     document.body.classList.toggle("dark", theme === "dark");
-    document.querySelectorAll(".ico-theme").forEach((button) => {
-      button.setAttribute("aria-pressed", String(theme === "dark"));
-      button.textContent = theme === "dark" ? "Light" : "Dark";
-    });
     window.dispatchEvent(new CustomEvent("iconoscope-theme", { detail: theme }));
   }
   function currentTheme() { return document.body.classList.contains("dark") ? "dark" : "light"; }

@@ -33,6 +33,7 @@
         words: (ids) => this.words.of(ids),
       });
       this.list = new window.iconoscopeMapList.List(find("list"), this);
+      this.found = new window.iconoscopeMapHits.Hits(find("search"), find("hits"), this);
       this.hands = window.iconoscopeMapHands.attach(this);
       window.addEventListener("iconoscope-theme", () => this.recolour());
       new ResizeObserver(() => this.resized()).observe(this.stage);
@@ -88,7 +89,7 @@
       this.camera.resize(this.stage.clientWidth, this.stage.clientHeight);
       if (!isFirst || !this.camera.read(getField("camera"))) this.camera.showWhole();
       await this.refilter();
-      if (isFirst) this.list.restore(); else this.list.set([], "");
+      if (isFirst) this.list.restore(); else { this.list.set([], ""); this.found.show([], ""); }
       this.progress("");
       this.ready = true;
       window.performance.mark("iconoscope-map-ready");
@@ -157,6 +158,7 @@
         const { groups, counts, absent } = window.iconoscopeMapColours.group(chosen, this.visible, this.lit, this.points.n > 15000 ? 0.75 : 0.88);
         window.iconoscopeMapSide.legend(this.find("legend"), { field: chosen.field, counts, absent, total: this.visibleCount, nMoved: this.drawn.n_moved });
         this.colouredBy = key;
+        this.root.dataset.colour = key;
         await this.painting.paint(groups, this.size);
       } catch (error) {
         this.say(`The map could not be coloured: ${error.message}`);
@@ -199,15 +201,15 @@
     }
 
     tell() {
-      const n = this.lit.size;
       const total = grouped(this.points.n);
+      const searched = this.found.told(this.value.query ?? "", total);
       const words = [];
-      if (n) words.push(`${grouped(n)} of ${total} features match “${this.value.query ?? ""}”.`);
+      if (searched) words.push(searched);
       else if (this.visibleCount < this.points.n) words.push(`${grouped(this.visibleCount)} of ${total} features.`);
-      else words.push(`${total} features. Click one to open it.`);
+      else words.push(`${total} features. Choose one to open it.`);
       if (this.hiddenWords) words.push(this.hiddenWords);
       this.find("count").textContent = words.join(" ");
-      this.find("clear").hidden = n === 0;
+      this.find("clear").hidden = !searched;
     }
 
     showList() {
@@ -231,6 +233,7 @@
       const relit = lit.size !== this.lit.size || [...lit].some((row) => !this.lit.has(row));
       this.lit = lit;
       if (relit) this.recolour();
+      this.found.show([...lit].map((row) => this.points.ids[row]), value.query ?? "");
       if (value.list && value.list !== before.list && value.asked !== this.asked) {
         this.asked = value.asked;
         this.list.set(value.list, value.list_name ?? "");

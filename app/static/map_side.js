@@ -35,7 +35,7 @@
     if (field.kind === "category") parts.push(names(field, counts));
     if (absent) parts.push(element("p", "ico-map-note", `Grey: ${grouped(absent)} of ${grouped(total)} without this value.`));
     if (field.kind === "cluster" && nMoved) {
-      parts.push(element("p", "ico-map-note", `${grouped(nMoved)} features share their place with others (the same words) and are spread in spirals around it.`));
+      parts.push(element("p", "ico-map-note", `${grouped(nMoved)} features are explained in the same words as others; they are spread around one place.`));
     }
     root.replaceChildren(...parts);
   }

@@ -216,9 +216,7 @@
 
     tell() {
       const n = this.rows * this.cols;
-      const rest = this.chosen.size ? "" : ": this means the whole picture";
-      const whole = this.props.value?.none ?? rest;
-      this.told.textContent = this.chosen.size ? `${this.chosen.size} of ${n} patches chosen` : `No patch chosen${whole}`;
+      this.told.textContent = this.chosen.size ? `${this.chosen.size} of ${n} patches chosen` : "Drag over the picture to choose patches.";
     }
 
     showHeat(heat) {

@@ -125,9 +125,12 @@
   function adder(value, add, replace) {
     const form = element("form", "ico-steer-add");
     const input = numberInput("Number of a feature to add", 1);
-    Object.assign(input, { min: 0, placeholder: "number", required: true });
+    Object.assign(input, { min: 0, placeholder: "feature number", required: true });
     const button = element("button", "ico-button", value.rows.length ? "Add a feature" : "Choose a feature");
-    form.append(input, button);
+    const find = element("button", "ico-steer-recommended", "or find one by words");
+    find.type = "button";
+    Object.assign(find.dataset, { go: "tab", value: "search" });
+    form.append(input, button, find);
     form.addEventListener("submit", (event) => { event.preventDefault(); add(input.value); });
     if (value.rows.length >= value.most) {
       input.disabled = button.disabled = true;

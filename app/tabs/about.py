@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from app.components import addresses
+from app.components.cards import go_button
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, number
 from app.hub import Hub, Updates
@@ -18,6 +20,26 @@ from backend.feature_store import FeatureRecord
 TITLE = "About"
 FIELDS: tuple[Field, ...] = ()
 PAPER = "https://arxiv.org/abs/2603.22593"
+GUIDE = {
+    "map": ("Map", "Browse all features by what they mean. Point at one to read it, click to open it."),
+    "search": ("Search", "Find features for a concept, for a picture, or like another feature."),
+    "feature": ("Feature", "Read one: where it fires, how each method explains it, and how well each does."),
+    "inspect": ("Inspect", "Ask why the model says what it says about your own picture."),
+    "steer": ("Steer", "Push the model along a feature and see what it then says, beside controls."),
+    "compare": ("Compare", "Which method explains best, by how much, and where they disagree."),
+}
+"""Tab to its name and what it answers."""
+WORDS: dict[str, Child] = {
+    "feature": "A direction that a sparse autoencoder found in the vision model; it fires on patches of some images.",
+    "activation": "How strongly a feature fires on a patch; 0 where it does not.",
+    "exemplar": "An image on which the feature fires strongly.",
+    "explanation": "What a method says the feature stands for. Steering reads it off a blank image to which the "
+    "feature is added (cause); Top-k reads it off the exemplars (correlation); Steering-informed Top-k does both.",
+    "control": "The same procedure without the feature: no steering, a random direction, or another feature's.",
+    "strength": "How much of the feature is added, in the length (L2) of the change to the residual stream.",
+    "interval": "[low, high]: a range with the true value in 95 of 100 such experiments; n: how many were seen.",
+}
+"""The few words without which no page can be read (docs/glossary.md has them all)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +85,8 @@ def page(services: Services) -> Markup:
         ),
         h(
             "div",
+            _section("What you can do here", _guide()),
+            _section("Words", _listing(WORDS)),
             _section("Limits", _limits(services)),
             _section("Subject model", _listing(_subject(services))),
             _section("Sparse autoencoder", _listing(_sae(meta.get("sae") or {}))),
@@ -74,6 +98,15 @@ def page(services: Services) -> Markup:
         ),
         class_="ico-page",
     )
+
+
+def _guide() -> Markup:
+    """Where each question is answered."""
+    items = [
+        h("li", go_button(label, "tab", tab, addresses.page(tab=tab)), " ", told)
+        for tab, (label, told) in GUIDE.items()
+    ]
+    return h("ul", *items, class_="ico-guide")
 
 
 def _section(title: str, body: Child) -> Markup:
@@ -119,7 +152,7 @@ def _subject(services: Services) -> dict[str, Child]:
         "Hook point": f"{hook.get('tower')} tower, {hook.get('stream')} stream after block {hook.get('layer')}",
         "Attention over images": _images_read(services.meta.get("images_read") or {}),
         "Patch grid": f"{grid.get('rows')} × {grid.get('cols')} patches of a {services.meta.get('image_px')} px image",
-        "Blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
+        "Answer to the blank image": h("span", services.meta.get("blank_answer"), class_="ico-words"),
         "Fingerprint": _fingerprint(subject.get("fingerprint")),
         **({"Note": str(subject["note"])} if subject.get("note") else {}),
         **_explainer(services.meta.get("explainer")),
@@ -165,8 +198,8 @@ def _sae(sae: Mapping[str, Any]) -> dict[str, Child]:
         "k (active per patch)": told("k", count),
         "Width": told("d_model", count),
         "Explained variance": measured("explained_variance", 3),
-        "NMSE": measured("nmse", 3),
-        "L0": measured("l0", 1),
+        "NMSE (error over variance)": measured("nmse", 3),
+        "L0 (mean features per patch)": measured("l0", 1),
         "Trained on": f"{told('n_tokens', count)} patches",
     }
 

@@ -81,7 +81,7 @@ def build(services: Services) -> InspectTab:
                 ranked = gr.Radio(RANKING_LABELS, value=UNUSUAL, label="Order", elem_id="ico-inspect-ranked")
                 question = gr.Textbox(
                     question_of(services),
-                    label="Question for “Answer without it”",
+                    label="Asked with and without a feature (“Answer without it”)",
                     max_length=MAX_PROMPT_CHARACTERS,
                     elem_id="ico-inspect-question",
                 )
@@ -139,7 +139,7 @@ def wire(hub: Hub, tab: InspectTab) -> None:
 def on_map(value: str) -> dict[str, Any]:
     """The message that lights the listed features on the map."""
     features = [int(one) for one in value.split(".")[:N_LISTED] if one.isascii() and one.isdigit()]
-    return show_hits(features, "features of the inspected picture")
+    return show_hits(features, "what fires on the inspected picture")
 
 
 def opened_image(hub: Hub, services: Services, tab: InspectTab, image_id: str) -> Updates:

@@ -74,8 +74,11 @@ def opened(services: Services, tab: MapTab, record: FeatureRecord, state: UrlSta
 
 
 def show_hits(hits: Sequence[int], query: str) -> dict[str, Any]:
-    """The message that lights the hits of a query on the map; no hits puts all lights out."""
-    return {"hits": list(hits), "query": query if hits else ""}
+    """The message that lights the hits of a query on the map; no hits puts all lights out.
+
+    A query without hits is told above the map.
+    """
+    return {"hits": list(hits), "query": query}
 
 
 def show_list(services: Services, value: str) -> dict[str, Any]:

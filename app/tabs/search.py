@@ -14,6 +14,7 @@ from app.components.markup import Markup
 from app.hub import NO_CHANGE, QUICK, Hub, Updates, visitor
 from app.latest import Latest
 from app.services import Services
+from app.starters import starters
 from app.subject_worker import Waiting
 from app.tabs.map import show_hits
 from app.url_fields import Choice, Field, Text, UrlState
@@ -235,13 +236,5 @@ def _to_search(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def offered(services: Services) -> tuple[Any, ...]:
-    """Pictures to begin with: the strongest exemplars of the first features of different clusters."""
-    table = services.store.features
-    if not len(table):
-        return ()
-    seen: dict[int, int] = {}
-    for feature, cluster in zip(
-        table["feature"].slice(0, 500).to_pylist(), table["cluster"].slice(0, 500).to_pylist(), strict=True
-    ):
-        seen.setdefault(cluster, feature)
-    return tuple(one for feature in list(seen.values())[:N_OFFERED] for one in services.pictures(feature, 1))
+    """Pictures to begin with: the strongest exemplar of each feature to begin with."""
+    return tuple(one for feature in starters(services) for one in services.pictures(feature, 1))

@@ -14,8 +14,9 @@ from app import pictures
 from app.components.image_chooser import chooser_value, chosen_image, image_chooser
 from app.components.patch_picker import chosen_patches, patch_picker, picker_value
 from app.components.steer_set import MAX_ROWS, default_row, row_value, rows_of, set_value, steer_set
-from app.hub import Hub, Updates, visitor
+from app.hub import QUICK, Hub, Updates, visitor
 from app.services import Services
+from app.starters import starters
 from app.steer_runs import shown_answers, shown_doses
 from app.steer_setup import (
     MAX_PROMPT_CHARACTERS,
@@ -36,6 +37,7 @@ from backend.feature_store import FeatureRecord
 from backend.types import Method, PatchScope
 
 TITLE = "Steer"
+LEGEND = "Image to steer on"
 STEER = Rows("steer")
 PATCHES = Patches("patches")
 IMAGE = Text("image", most=200)
@@ -206,16 +208,7 @@ def wire(hub: Hub, tab: SteerTab) -> None:
 def _follow(hub: Hub, tab: SteerTab) -> None:
     """The address: the set writes its own field, since only the browser knows what is its default."""
     where = "(scope, painted) => { window.iconoscopeSteerSet?.keepPatches(scope, painted); }"
-    gr.on(
-        [tab.scope.change, tab.painted.change],
-        None,
-        [tab.scope, tab.painted],
-        None,
-        js=where,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    gr.on([tab.scope.change, tab.painted.change], None, [tab.scope, tab.painted], None, js=where, **QUICK)
     hub.follow(tab.image, IMAGE, "(value) => value?.selected ?? ''")
     first_prompts = {next(iter(prompts(services).values()), "") for services in hub.catalogue}
     # Where atlases start with different prompts, the address always says which one is meant.
@@ -346,10 +339,14 @@ def restore(hub: Hub, services: Services, tab: SteerTab, state: UrlState) -> Upd
         **steerable(hub, services, tab),
     }
     if state["feature"] is None:
-        updates[tab.image] = chooser_value(services, image, legend="Image to steer on")
-        if state["steer"]:
-            # The first of the set lends its exemplars and its recorded answers.
-            updates |= opened(services, tab, services.store.feature(state["steer"][0].feature), state)
+        # The first of the set lends its exemplars and its recorded answers; without a set there is one to begin with.
+        first = [row.feature for row in state["steer"]] or starters(services)
+        if not first:
+            return {**updates, tab.image: chooser_value(services, image, legend=LEGEND)}
+        updates |= opened(services, tab, services.store.feature(first[0]), state)
+        if not state["steer"]:
+            # A visitor may have chosen another one before the address was read: theirs stays.
+            updates[tab.rows] = {**updates[tab.rows], "gentle": True}
     return updates
 
 
@@ -374,7 +371,7 @@ def opened(services: Services, tab: SteerTab, record: FeatureRecord, state: UrlS
         tab.recorded: str(recorded(services, record)),
     }
     exemplars = services.pictures(record.feature, N_PICTURES)
-    chooser = chooser_value(services, image, exemplars=exemplars, maximum=record.maximum, legend="Image to steer on")
+    chooser = chooser_value(services, image, exemplars=exemplars, maximum=record.maximum, legend=LEGEND)
     return {**updates, tab.image: chooser}
 
 

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from app.bundle import STATIC_DIR
 from app.catalogue import Catalogue
+from app.map_columns import ARM_COLOURS, on_dark
 from app.services import Services, open_services
 from app.tabs import compare
 from app.tabs.compare import tables, view_switch
@@ -22,12 +24,40 @@ def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Ser
     html = tables.page(services)
     for arm in services.store.arms:
         assert html.count(arm.label) >= 2
-    assert html.count('<tr class="is-control">') == 3
+    assert html.count('<tr class="is-control"') == 3
     assert "empty answer" in html
     assert html.count('class="ico-interval"') == 8 * 5
     assert html.index("Controls: the same procedure") > html.index("Steering-informed Top-k (heatmaps)")
     assert "paired Wilcoxon" in html
     assert "Shares and tests take features as independent" in html
+
+
+def test_the_dots_of_a_column_share_one_axis(services: Services) -> None:
+    html = tables.page(services)
+    table = html[html.index('class="ico-table ico-compare"') : html.index("What the scores mean")]
+    entries = services.store.summary["arms"]
+    metrics = [name for name in services.metric_cards if any(one.get(name) for one in entries.values())]
+    for column, name in enumerate(metrics):
+        drawn: dict[float, float] = {}
+        for arm in services.store.arms:
+            row = table[table.index(f'data-arm="{arm.key}"><th') :]
+            cell = row[: row.index("</tr>")].split("<td")[3 + column]
+            value = (entries[arm.key].get(name) or {}).get("value")
+            dot = re.search(r'class="dot"', cell)
+            assert bool(dot) == (value is not None)
+            if dot:
+                drawn[value] = float(re.findall(r'cx="([\d.]+)%"', cell)[0])
+        places = [drawn[value] for value in sorted(drawn)]
+        assert places == sorted(places) and 0 <= places[0] <= places[-1] <= 100
+
+
+def test_a_method_has_the_same_colour_everywhere() -> None:
+    css = (STATIC_DIR / "tokens.css").read_text("utf-8")
+    for key, colour in ARM_COLOURS.items():
+        token = re.search(rf'\[data-arm="{key}"\] {{ --ico-arm: var\((--[\w-]+)\)', css)
+        assert token
+        light, dark = re.findall(rf"{token[1]}: (#\w+);", css)
+        assert [light.upper(), dark.upper()] == [colour, *on_dark([colour])]
 
 
 def test_the_reading_line_names_the_best_method_and_the_controls(services: Services) -> None:

@@ -19,7 +19,7 @@ from app.components.citation import bibtex, bibtex_text
 from app.components.exemplars import RANKINGS, band
 from app.components.regions import fill_path, outline_path, overlap, pack_region
 from app.feature_page import exemplars_by_ranking, page, regions_of
-from app.ranking import VOTING, Standing, place_words, places, standing
+from app.ranking import VOTING, place_words, places, standing
 from app.services import Services, open_services
 from app.tabs import feature
 from app.url_state import FIELDS
@@ -154,22 +154,20 @@ def test_the_matrix_marks_the_best_of_each_metric(services: Services) -> None:
     assert "Without a value for this feature: Auroc pooled." in html
 
 
-@pytest.mark.parametrize(("place", "words"), [(1.0, "1st"), (2.0, "2nd"), (3.0, "3rd"), (4.0, "4th")])
-def test_places_in_words(place: float, words: str) -> None:
-    assert place_words(place, False) == words
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"a": 2.0, "b": 2.0, "c": 1.0}, {"a": "1.5 =", "b": "1.5 =", "c": "3rd"}),
-        ({"a": 2.0, "b": 2.0, "c": 2.0, "d": 1.0}, {"a": "2nd =", "b": "2nd =", "c": "2nd =", "d": "4th"}),
+        ({"a": 5, "b": 4, "c": 3, "d": 2}, ["1st", "2nd", "3rd", "4th"]),
+        ({"a": 5, "b": 5, "c": 3}, ["1st =", "1st =", "3rd"]),
+        ({"a": 5, "b": 3, "c": 3, "d": 3}, ["1st", "2nd =", "2nd =", "2nd ="]),
+        ({"a": 5, "b": 5, "c": 5}, [None, None, None]),
+        ({"a": 5}, ["1st"]),
     ],
 )
-def test_a_shared_place_says_so_however_many_share_it(values: dict[str, float], words: dict[str, str]) -> None:
-    found = Standing(places={"m": places(values)}, overall={}, metrics=("m",), n_candidates=len(values))
-    assert {key: found.words("m", key) for key in values} == words
-    assert found.words("m", "none") is None
+def test_places_in_words(values: dict[str, float], words: list[str | None]) -> None:
+    ranked = places(values)
+    assert [place_words(ranked, key) for key in values] == words
+    assert place_words(ranked, "absent") is None
 
 
 def test_a_tie_for_the_best_is_told_with_the_others_names(tmp_path: Path) -> None:

@@ -64,10 +64,11 @@ def test_a_firing_fraction_says_of_how_many_patches_and_not_of_the_images_it_fir
 
 
 def test_histogram_has_a_bar_per_bin_with_its_count_and_says_n() -> None:
-    html = charts.histogram([10, 5, 0], [0.0, 1.0, 2.0, 3.0])
-    assert html.count("<rect") == 3
-    assert "1.00 to 2.00: 5 patches" in html
-    assert "n = 15 patches" in html
+    html = charts.histogram([10, 0, 5, 0, 0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    assert html.count("<rect") == 3, "the axis ends with the last bin in which anything was counted"
+    assert html.count(">3.00</text>") == 1 and "5.00" not in html
+    assert "2.00 to 3.00: 5 patches" in html
+    assert "n = 15 patches" in html.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_histogram_without_data_says_so() -> None:

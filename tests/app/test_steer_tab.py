@@ -12,6 +12,7 @@ from app.catalogue import Catalogue
 from app.components.steer_set import rows_of, set_value
 from app.hub import Hub
 from app.services import Services
+from app.starters import starters
 from app.steer_setup import SteerRow, written_rows
 from app.tabs import TABS, steer
 from app.ui import layout
@@ -126,7 +127,10 @@ def test_an_address_without_an_open_feature_shows_the_first_of_its_set(
     assert written_rows(rows_of(updates[tab.rows])) == "3:add:9"
     assert "feature 3" in updates[tab.recorded]
     bare = steer.restore(hub, services, tab, parse({}))
-    assert tab.rows not in bare
+    first = starters(services)[0]
+    assert bare[tab.rows]["initial"] == written_rows(rows_of(bare[tab.rows])), "the address need not say it"
+    assert [row.feature for row in rows_of(bare[tab.rows])] == [first]
+    assert f"feature {first}" in bare[tab.recorded]
     assert bare[tab.prompt] == next(iter(steer.prompts(services).values()))
     with pytest.raises(UnknownFeature):
         steer.restore(hub, services, tab, parse({"steer": "10:add:9"}))

@@ -31,7 +31,7 @@ def test_search_finds_opens_and_lights_the_map(explorer: Explorer, open_page: Op
     page.wait_for_tab("Map")
     page.wait_for_map()
     page.page.wait_for_function(f"window.iconoscopeMap.hits.includes({feature})")
-    assert "match" in page.page.locator(".ico-map-count").inner_text()
+    assert "features for “red crab”" in page.page.locator(".ico-map-count").inner_text()
     page.tab("Search")
     first.click()
     page.wait_for_feature(feature)

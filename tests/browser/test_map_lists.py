@@ -29,6 +29,38 @@ def lasso_around(page: ExplorerPage, left: float, top: float, right: float, bott
     mouse.up()
 
 
+# searching -------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_is_searched_where_it_stands(explorer: Explorer, open_page: Open) -> None:
+    page = ready(open_page, explorer)
+    box = page.page.get_by_role("searchbox", name="Search for a concept on the map")
+    box.fill("red crab")
+    box.press("Enter")
+    panel = page.page.locator(".ico-map-hits")
+    panel.locator("a").first.wait_for()
+    hits = page.map("hits")
+    assert panel.locator("a").count() == len(hits) > 1
+    assert panel.locator("a").first.get_attribute("data-value") == str(hits[0]), "best first"
+    assert (explorer.services.store.feature(hits[0]).best_text or "") in panel.locator("a").first.inner_text()
+    page.page.wait_for_url(re.compile("q=red\\+crab"))
+    again = ready(open_page, explorer, page.page.url.removeprefix(explorer.url))
+    again.page.locator(".ico-map-hits a").first.wait_for()
+    assert again.page.get_by_role("searchbox").input_value() == "red crab"
+    again.page.get_by_role("button", name="Clear search").click()
+    panel = again.page.locator(".ico-map-hits")
+    panel.wait_for(state="hidden")
+    assert again.map("hits") == []
+
+
+def test_a_search_without_hits_is_told_on_the_map(explorer: Explorer, open_page: Open) -> None:
+    page = ready(open_page, explorer)
+    box = page.page.get_by_role("searchbox")
+    box.fill("qwertzuiop <b>")
+    box.press("Enter")
+    page.page.get_by_text("No feature fits “qwertzuiop <b>”.").wait_for()
+
+
 # lists -----------------------------------------------------------------------------------------------------------
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.components.cards import absent_note
-from app.components.charts import truth_bar, truth_key, truth_words
+from app.components.cards import absent_note, metric_notes
+from app.components.charts import interval_axis, truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
 from app.intervals import Interval
-from app.map_columns import ARM_COLOURS
 from app.ranking import VOTING
 from app.services import Services
 from app.tabs.compare.wins import wins
 from backend.strength_choice import strength_choice
 from backend.types import ARM_BY_KEY, Arm
 
+TABLE_TOLD = (
+    "Means over features with 95 % intervals. The dots of a column share one axis: higher is further right, a bar is "
+    "the interval, a dashed line is chance."
+)
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
 
 EFFECTS = {
@@ -52,7 +55,7 @@ def page(services: Services) -> Markup:
             "section",
             _scores_table(services, arms, entries, metrics),
             _strength_note(services),
-            _metric_notes(services, metrics),
+            metric_notes(services.metric_cards, metrics),
         ),
         _truth_section(arms, entries),
         _wins_section(services),
@@ -89,14 +92,15 @@ def _reading_line(services: Services, arms: Sequence[Arm], entries: Mapping[str,
 
 
 def _arm_name(arm: Arm) -> Markup:
-    colour = ARM_COLOURS.get(arm.key, "var(--ico-control)")
-    return h("th", h("span", class_="ico-swatch", style=f"background:{colour}"), arm.label, scope="row")
+    return h("th", h("span", class_="ico-arm-dot", data_arm=arm.key), arm.label, scope="row")
 
 
 def _rows(arms: Sequence[Arm], cells: Any, n_columns: int) -> list[Markup]:
     """Methods first, then controls under a line that names them."""
-    rows = [h("tr", _arm_name(arm), *cells(arm)) for arm in arms if not arm.is_control]
-    controls = [h("tr", _arm_name(arm), *cells(arm), class_="is-control") for arm in arms if arm.is_control]
+    rows = [h("tr", _arm_name(arm), *cells(arm), data_arm=arm.key) for arm in arms if not arm.is_control]
+    controls = [
+        h("tr", _arm_name(arm), *cells(arm), class_="is-control", data_arm=arm.key) for arm in arms if arm.is_control
+    ]
     if controls:
         told = "Controls: the same procedure without the feature"
         rows.append(h("tr", h("td", told, colspan=n_columns), class_="ico-section"))
@@ -107,6 +111,8 @@ def _scores_table(
     services: Services, arms: Sequence[Arm], entries: Mapping[str, Any], metrics: Sequence[str]
 ) -> Markup:
     cards = services.metric_cards
+    chances = {name: services.meta.get("chance", {}).get(name, cards[name].get("chance")) for name in metrics}
+    spans = {name: _span([entries[arm.key].get(name) for arm in arms], chances[name]) for name in metrics}
 
     def cells(arm: Arm) -> list[Markup]:
         entry = entries[arm.key]
@@ -114,24 +120,40 @@ def _scores_table(
         parts = failures.items()
         why = "; ".join(f"{reason}: {count(n)}" if len(failures) > 1 else str(reason) for reason, n in parts)
         told: Child = [count(sum(failures.values())), h("br"), h("span", why, class_="ico-why") if why else None]
-        values = [_estimate(entry.get(name)) for name in metrics]
-        return [h("td", count(int(entry["n"]))), h("td", told), *(h("td", value) for value in values)]
+        values = [(_estimate(entry.get(name)), _drawn(entry.get(name), spans[name], chances[name])) for name in metrics]
+        return [h("td", count(int(entry["n"]))), h("td", told), *(h("td", *value) for value in values)]
 
-    heads = [h("th", "Method", scope="col"), h("th", "n", scope="col"), h("th", "failures", scope="col")]
+    heads = [h("th", "Method", scope="col"), h("th", "n", scope="col"), h("th", "Failures", scope="col")]
     for name in metrics:
         unit = cards[name].get("unit") or ""
-        chance = services.meta.get("chance", {}).get(name, cards[name].get("chance"))
-        notes = [unit] + ([f"chance {number(chance)}"] if chance is not None else [])
+        notes = [unit] + ([f"chance {number(chances[name])}"] if chances[name] is not None else [])
         lines = [h("span", note, class_="ico-why") for note in notes if note]
         heads.append(h("th", cards[name]["label"], *([h("br"), line] for line in lines), scope="col"))
     table = h(
         "table",
-        h("caption", f"Means over features with 95 % intervals. {INDEPENDENT}", class_="ico-why"),
         h("thead", h("tr", *heads)),
         h("tbody", *_rows(arms, cells, 3 + len(metrics))),
         class_="ico-table ico-compare",
     )
-    return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
+    scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
+    return h("div", h("p", f"{TABLE_TOLD} {INDEPENDENT}", class_="ico-why"), scroll)
+
+
+def _span(scores: Sequence[Mapping[str, Any] | None], chance: float | None) -> tuple[float, float]:
+    """The ends of a column's axis: everything that stands in it, with some room."""
+    known = [one[end] for one in scores if one for end in ("value", "low", "high") if one.get(end) is not None]
+    known += [chance] if chance is not None else []
+    if not known:
+        return 0.0, 0.0
+    room = 0.04 * (max(known) - min(known))
+    return min(known) - room, max(known) + room
+
+
+def _drawn(score: Mapping[str, Any] | None, span: tuple[float, float], chance: float | None) -> Child:
+    if not score or score.get("value") is None:
+        return None
+    start, end = span
+    return interval_axis(score["value"], score.get("low"), score.get("high"), start, end, chance)
 
 
 def _strength_note(services: Services) -> Markup | None:
@@ -146,16 +168,6 @@ def _estimate(score: Mapping[str, Any] | None) -> Markup:
         return missing("not computed")
     reason = score.get("reason") or ("nothing to score" if score.get("n") == 0 else None)
     return estimate(score.get("value"), score.get("n"), score.get("low"), score.get("high"), reason)
-
-
-def _metric_notes(services: Services, metrics: Sequence[str]) -> Markup:
-    items = []
-    for name in metrics:
-        card = services.metric_cards[name]
-        better = "higher is better" if card.get("higher_is_better") else "lower is better"
-        told = " ".join(part for part in (card.get("description") or "", f"({better}; {card.get('source')})") if part)
-        items.append(h("li", h("strong", card["label"]), ": ", told))
-    return h("details", h("summary", "What the scores mean"), h("ul", *items), class_="ico-notes")
 
 
 def _truth_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
