@@ -44,6 +44,11 @@ class TabModule(Protocol):
         """What the tab keeps in the address."""
         ...
 
+    @property
+    def OPENED(self) -> tuple[str, ...]:
+        """Names of the components that :meth:`opened` prepares."""
+        ...
+
     def build(self, services: Services) -> Any:
         """Lay out the tab; returns a frozen dataclass of its components."""
         ...
@@ -100,7 +105,16 @@ class Hub:
         """Answer events with ``handler(services, *inputs)``; ``outputs`` left out means any component of the page."""
         shown = self.shown if outputs is None else list(outputs)
         called = self._with_services(readable_errors(handler), shown)
-        return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **more})
+        # Gradio keeps a progress for each of these components, and writes to all of them before and after every event.
+        # The page shows its own (busy.js), so one hidden component stands for all.
+        more = {**QUICK, "show_progress_on": self.page.atlas, **more}
+        return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **more)
+
+    def opens(self, triggers: Sequence[Any], handler: Callable[..., Any], inputs: Sequence[Any] = (), **more: Any) -> Any:
+        """Answer events that open a feature. Gradio pays for every component an event names, changed or not, so these
+        name what :meth:`opened` and :meth:`tab` change and no other."""
+        changed = [getattr(self.page.parts[tab], name) for tab, module in self.modules.items() for name in module.OPENED]
+        return self.on(triggers, handler, inputs, [self.page.tabs, *changed], **more)
 
     def follow(self, component: Any, field: Field, js: str = "(value) => value") -> None:
         """Write a component's value into the address whenever it changes; ``js`` makes the text of it."""

@@ -24,6 +24,7 @@ def wire(blocks: gr.Blocks, catalogue: Catalogue, page: Page) -> Hub:
     for name, module in TABS.items():
         module.wire(hub, page.parts[name])
     hub.on([page.navigator.select], hub.act)
+    hub.opens([page.navigator.submit], hub.act)
     for name, item in page.items.items():
         item.select(None, None, None, js=f"() => {{ window.iconoscope?.setField('tab', '{name}', 'map'); }}", **QUICK)
     # Through the queue, since notices (gr.Warning) only travel with queued events.

@@ -17,6 +17,7 @@ from backend.feature_store import FeatureRecord
 
 TITLE = "About"
 FIELDS: tuple[Field, ...] = ()
+OPENED = ()
 PAPER = "https://arxiv.org/abs/2603.22593"
 
 

@@ -23,6 +23,7 @@ FIELDS: tuple[Field, ...] = (
     Text("outline", most=60),
 )
 """How pictures are shown, for every feature alike. Scripts write and read them: exemplars.js, exemplar_regions.js."""
+OPENED = ("number", "page")
 MOST_LISTED = 500
 
 
@@ -57,7 +58,7 @@ def build(services: Services) -> FeatureTab:
 
 def wire(hub: Hub, tab: FeatureTab) -> None:
     hub.follow(tab.number, Whole("feature"))
-    hub.on([tab.number.submit], lambda services, value: _opened_number(hub, services, value), [tab.number])
+    hub.opens([tab.number.submit], lambda services, value: _opened_number(hub, services, value), [tab.number])
     # The list a visitor walks is in the address; the script hands it over with the click.
     js = "(key, value, _) => [key, value, window.iconoscope.getField('list')]"
     for button, step in ((tab.previous, -1), (tab.next, 1)):
@@ -65,7 +66,7 @@ def wire(hub: Hub, tab: FeatureTab) -> None:
         def walk(services: Services, value: float | None, listed: str, step: int = step) -> Updates:
             return _stepped(hub, services, value, listed, step)
 
-        hub.on([button.click], walk, [tab.number, tab.listed], js=js)
+        hub.opens([button.click], walk, [tab.number, tab.listed], js=js)
 
 
 def _opened_number(hub: Hub, services: Services, value: float | None) -> Updates:

@@ -32,6 +32,7 @@ LIKE = Text("like", most=40)
 IMAGE = Text("qimage", most=pictures.MOST_CHARACTERS)
 """An image id; "blank" is the blank image, and "" that no picture is searched by."""
 FIELDS: tuple[Field, ...] = (QUERY, ARM, LIKE, IMAGE)
+OPENED = ("chooser",)
 N_OFFERED = 8
 LEGEND = "Picture to search by"
 LOOKS: dict[str, Any] = {
