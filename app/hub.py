@@ -78,6 +78,12 @@ class Hub:
         for part in page.parts.values():
             self.shown += [getattr(part, one.name) for one in fields(part)]
 
+    @property
+    def progress(self) -> dict[str, Any]:
+        """Where Gradio notes the progress of events. It writes to every component that was ever noted, before and after
+        each event; the page shows its own progress (busy.js), so one hidden component stands for all."""
+        return {"show_progress_on": self.page.atlas}
+
     # updates -----------------------------------------------------------------------------------------------------
 
     def tab(self, name: str) -> Updates:
@@ -105,10 +111,9 @@ class Hub:
         """Answer events with ``handler(services, *inputs)``; ``outputs`` left out means any component of the page."""
         shown = self.shown if outputs is None else list(outputs)
         called = self._with_services(readable_errors(handler), shown)
-        # Gradio keeps a progress for each of these components, and writes to all of them before and after every event.
-        # The page shows its own (busy.js), so one hidden component stands for all.
-        more = {**QUICK, "show_progress_on": self.page.atlas, **more}
-        return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **more)
+        return gr.on(
+            list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **self.progress, **more}
+        )
 
     def opens(self, triggers: Sequence[Any], handler: Callable[..., Any], inputs: Sequence[Any] = (), **more: Any) -> Any:
         """Answer events that open a feature. Gradio pays for every component an event names, changed or not, so these

@@ -112,6 +112,12 @@
     return node;
   }
 
+  /* A page that the server has built and escaped (app/components/markup.py). Scripts in it would not run. */
+  function place(parent, page) {
+    const { body } = new DOMParser().parseFromString(page, "text/html");
+    parent.replaceChildren(...body.childNodes);
+  }
+
   async function fetchJson(address) {
     const response = await fetch(address);
     if (!response.ok) throw new Error(`${address} answered ${response.status}`);
@@ -119,7 +125,7 @@
   }
 
   window.iconoscope = {
-    register, go, setField, getField, urlReady, startTheme, currentTheme, element, fetchJson,
+    register, go, setField, getField, urlReady, startTheme, currentTheme, element, place, fetchJson,
     /* Whether the server has read the address into the page. */
     get isReady() { return ready; },
   };

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from app.components.built import built
 from app.components.exemplars import RANKINGS
 from app.feature_page import nothing_chosen, page
 from app.hub import Hub, Updates
@@ -48,11 +49,7 @@ def build(services: Services) -> FeatureTab:
         following = gr.Button("Next →", scale=0, min_width=110, elem_id="ico-next")
         gr.HTML('<p class="ico-list-place" role="status"></p>', apply_default_css=False)
     listed = gr.Textbox("", visible="hidden", elem_id="ico-listed")
-    shown = gr.HTML(
-        str(nothing_chosen(services)),
-        elem_id="ico-feature-page",
-        apply_default_css=False,
-    )
+    shown = built(nothing_chosen(services), elem_id="ico-feature-page")
     return FeatureTab(number=chosen, previous=previous, next=following, listed=listed, page=shown)
 
 
