@@ -111,14 +111,16 @@ class Hub:
         """Answer events with ``handler(services, *inputs)``; ``outputs`` left out means any component of the page."""
         shown = self.shown if outputs is None else list(outputs)
         called = self._with_services(readable_errors(handler), shown)
-        return gr.on(
-            list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **self.progress, **more}
-        )
+        return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **self.progress, **more})
 
-    def opens(self, triggers: Sequence[Any], handler: Callable[..., Any], inputs: Sequence[Any] = (), **more: Any) -> Any:
+    def opens(
+        self, triggers: Sequence[Any], handler: Callable[..., Any], inputs: Sequence[Any] = (), **more: Any
+    ) -> Any:
         """Answer events that open a feature. Gradio pays for every component an event names, changed or not, so these
         name what :meth:`opened` and :meth:`tab` change and no other."""
-        changed = [getattr(self.page.parts[tab], name) for tab, module in self.modules.items() for name in module.OPENED]
+        changed = [
+            getattr(self.page.parts[tab], name) for tab, module in self.modules.items() for name in module.OPENED
+        ]
         return self.on(triggers, handler, inputs, [self.page.tabs, *changed], **more)
 
     def follow(self, component: Any, field: Field, js: str = "(value) => value") -> None:

@@ -20,6 +20,4 @@ def built(page: Markup, elem_id: str) -> gr.HTML:
     The template is constant (decision 004). Left to Gradio, a page of a thousand elements is compared with the one
     before, element by element, which takes longer than to make it anew.
     """
-    return gr.HTML(
-        str(page), html_template=TEMPLATE, js_on_load=SCRIPT, elem_id=elem_id, apply_default_css=False
-    )
+    return gr.HTML(str(page), html_template=TEMPLATE, js_on_load=SCRIPT, elem_id=elem_id, apply_default_css=False)

@@ -134,12 +134,16 @@ def test_the_policy_keeps_the_page_on_this_server(client: TestClient, base: str)
 def test_the_page_is_compressed_and_pictures_are_not(services: Services) -> None:
     catalogue = Catalogue([services])
     page = Route("/", lambda _: PlainTextResponse("settings " * 1000))
-    app = Starlette(routes=[page, *server.routes(catalogue)], middleware=server.middleware(catalogue))
+    event = Route("/gradio_api/run/predict", lambda _: PlainTextResponse("settings " * 1000), methods=["POST"])
+    app = Starlette(routes=[page, event, *server.routes(catalogue)], middleware=server.middleware(catalogue))
     with TestClient(app) as client:
         answer = client.get("/", headers={"Accept-Encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"
         assert answer.text == "settings " * 1000
         assert "points.bin" in answer.headers["link"]
+        answer = client.post("/gradio_api/run/predict", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.text == "settings " * 1000
         image = f"/iconoscope/{services.version}/image/{services.store.image_ids[0]}"
         picture = client.get(image, headers={"Accept-Encoding": "gzip"})
         assert "content-encoding" not in picture.headers
