@@ -114,14 +114,15 @@ class Hub:
         return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **self.progress, **more})
 
     def opens(
-        self, triggers: Sequence[Any], handler: Callable[..., Any], inputs: Sequence[Any] = (), **more: Any
+        self, triggers: Sequence[Any], handler: Callable[..., Any], inputs: Sequence[Any] = (), js: str | None = None
     ) -> Any:
-        """Answer events that open a feature. Gradio pays for every component an event names, changed or not, so these
-        name what :meth:`opened` and :meth:`tab` change and no other."""
-        changed = [
-            getattr(self.page.parts[tab], name) for tab, module in self.modules.items() for name in module.OPENED
-        ]
-        return self.on(triggers, handler, inputs, [self.page.tabs, *changed], **more)
+        """Answer events that open a feature.
+
+        Gradio pays for every component an event names, changed or not, so these name what :meth:`opened` and
+        :meth:`tab` change and no other.
+        """
+        changed = [getattr(self.page.parts[tab], one) for tab, module in self.modules.items() for one in module.OPENED]
+        return self.on(triggers, handler, inputs, [self.page.tabs, *changed], js=js)
 
     def follow(self, component: Any, field: Field, js: str = "(value) => value") -> None:
         """Write a component's value into the address whenever it changes; ``js`` makes the text of it."""

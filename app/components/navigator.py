@@ -6,8 +6,10 @@ import gradio as gr
 
 SCRIPT = """
 window.iconoscope.startTheme();
-window.iconoscope.register((action, value) =>
-  trigger(action === 'feature' ? 'submit' : 'select', {index: 0, value: {action, value: String(value)}, selected: true}));
+window.iconoscope.register((action, value) => {
+  const wish = {index: 0, value: {action, value: String(value)}, selected: true};
+  trigger(action === 'feature' ? 'submit' : 'select', wish);
+});
 """
 
 

@@ -25,7 +25,7 @@ def hub(services: Services) -> Hub:
 
 def gr_events(hub: Hub) -> list[Any]:
     """Everything the page is wired to."""
-    blocks = hub.page.tabs.parent
+    blocks: Any = hub.page.tabs.parent
     while blocks.parent is not None:
         blocks = blocks.parent
     return list(blocks.fns.values())
