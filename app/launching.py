@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
-import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from app import bundle, publishing, server
@@ -75,8 +74,6 @@ def start(
     if not server.plotly_path().is_file():
         raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
     share_processors()
-    # Arrow's own allocator keeps what it used while a table was unpacked: a hundred megabytes at 100,000 features.
-    pa.set_memory_pool(pa.system_memory_pool())
     catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder, serving=serving)
     tell_plans(catalogue, serving, tell)
     blocks = build_ui(catalogue)
