@@ -44,6 +44,11 @@ class TabModule(Protocol):
         """What the tab keeps in the address."""
         ...
 
+    @property
+    def OPENED(self) -> tuple[str, ...]:
+        """Names of the components that :meth:`opened` prepares."""
+        ...
+
     def build(self, services: Services) -> Any:
         """Lay out the tab; returns a frozen dataclass of its components."""
         ...
@@ -73,6 +78,12 @@ class Hub:
         for part in page.parts.values():
             self.shown += [getattr(part, one.name) for one in fields(part)]
 
+    @property
+    def progress(self) -> dict[str, Any]:
+        """Where Gradio notes the progress of events. It writes to every component that was ever noted, before and after
+        each event; the page shows its own progress (busy.js), so one hidden component stands for all."""
+        return {"show_progress_on": self.page.atlas}
+
     # updates -----------------------------------------------------------------------------------------------------
 
     def tab(self, name: str) -> Updates:
@@ -100,7 +111,18 @@ class Hub:
         """Answer events with ``handler(services, *inputs)``; ``outputs`` left out means any component of the page."""
         shown = self.shown if outputs is None else list(outputs)
         called = self._with_services(readable_errors(handler), shown)
-        return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **more})
+        return gr.on(list(triggers), called, [self.page.atlas, *inputs], shown, **{**QUICK, **self.progress, **more})
+
+    def opens(
+        self, triggers: Sequence[Any], handler: Callable[..., Any], inputs: Sequence[Any] = (), js: str | None = None
+    ) -> Any:
+        """Answer events that open a feature.
+
+        Gradio pays for every component an event names, changed or not, so these name what :meth:`opened` and
+        :meth:`tab` change and no other.
+        """
+        changed = [getattr(self.page.parts[tab], one) for tab, module in self.modules.items() for one in module.OPENED]
+        return self.on(triggers, handler, inputs, [self.page.tabs, *changed], js=js)
 
     def follow(self, component: Any, field: Field, js: str = "(value) => value") -> None:
         """Write a component's value into the address whenever it changes; ``js`` makes the text of it."""

@@ -24,13 +24,12 @@ def wire(blocks: gr.Blocks, catalogue: Catalogue, page: Page) -> Hub:
     for name, module in TABS.items():
         module.wire(hub, page.parts[name])
     hub.on([page.navigator.select], hub.act)
+    hub.opens([page.navigator.submit], hub.act)
     for name, item in page.items.items():
         item.select(None, None, None, js=f"() => {{ window.iconoscope?.setField('tab', '{name}', 'map'); }}", **QUICK)
     # Through the queue, since notices (gr.Warning) only travel with queued events.
     load = Loading(hub).load
-    loaded = blocks.load(
-        load, None, hub.shown, show_progress="hidden", concurrency_limit=None, api_visibility="private"
-    )
+    loaded = blocks.load(load, None, hub.shown, **{**QUICK, **hub.progress, "queue": True}, concurrency_limit=None)
     loaded.then(None, None, None, js="() => { window.iconoscope?.urlReady(); }", **QUICK)
     return hub
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
@@ -167,7 +169,7 @@ class Artifact:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._tables: dict[tuple[str, frozenset[str]], pa.Table] = {}
+        self._tables: dict[tuple[str, frozenset[str], bool], pa.Table] = {}
 
     @classmethod
     def open(cls, folder: str | Path, kind: str | None = None, verify: bool = True) -> Artifact:
@@ -205,14 +207,16 @@ class Artifact:
         """Whether the manifest lists the file ``name`` or, for a bare table name, the table (whole or in shards)."""
         return name in self.manifest.files or bool(self._table_files(name))
 
-    def table(self, name: str, dictionaries: Iterable[str] = ()) -> pa.Table:
+    def table(self, name: str, dictionaries: Iterable[str] = (), *, mapped: bool = False) -> pa.Table:
         """A table by its bare name: one file, or its shards in manifest order. Raises ArtifactDamaged.
 
-        Text columns named in ``dictionaries`` come dictionary-encoded, which saves memory where texts repeat.
+        Text columns named in ``dictionaries`` come dictionary-encoded, which saves memory where texts repeat. With
+        ``mapped`` the rows lie in a temporary file and not in memory: for what is large and read a few rows at a time.
         """
-        key = (name, frozenset(dictionaries))
+        key = (name, frozenset(dictionaries), mapped)
         if key not in self._tables:
-            parts = [read_parquet(path, key[1]) for path in self._table_paths(name)]
+            read = map_parquet if mapped else read_parquet
+            parts = [read(path, key[1]) for path in self._table_paths(name)]
             self._tables[key] = pa.concat_tables(parts).unify_dictionaries()
         return self._tables[key]
 
@@ -268,13 +272,36 @@ def read_parquet(path: Path, dictionaries: Iterable[str] = ()) -> pa.Table:
     Raises ArtifactDamaged naming the file and the mending command.
     """
     try:
-        present = set(dictionaries) and set(pq.read_schema(path).names)
-        file = pq.ParquetFile(path, read_dictionary=sorted(present.intersection(dictionaries)))
+        file = _parquet_file(path, dictionaries)
         # Group by group: read at once, a long column of lists takes four times its size for a moment.
         parts = [file.read_row_group(group) for group in range(file.num_row_groups)]
         return pa.concat_tables(parts).unify_dictionaries() if parts else file.read()
     except (pa.ArrowException, OSError) as error:
         raise _unreadable_table(path, error) from error
+
+
+def map_parquet(path: Path, dictionaries: Iterable[str] = ()) -> pa.Table:
+    """What :func:`read_parquet` reads, unpacked into a temporary file without a name and mapped into memory: the system
+    fetches what is looked at and drops it when memory is short.
+
+    Raises ArtifactDamaged naming the file and the mending command.
+    """
+    try:
+        file = _parquet_file(path, dictionaries)
+        with tempfile.TemporaryFile(prefix="iconoscope-") as unpacked:
+            with pa.ipc.new_stream(unpacked, file.schema_arrow) as writer:
+                for group in range(file.num_row_groups):
+                    writer.write_table(file.read_row_group(group))
+            unpacked.flush()
+            mapping = mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ)
+        return pa.ipc.open_stream(pa.py_buffer(mapping)).read_all().unify_dictionaries()
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable_table(path, error) from error
+
+
+def _parquet_file(path: Path, dictionaries: Iterable[str]) -> pq.ParquetFile:
+    present = set(dictionaries) and set(pq.read_schema(path).names)
+    return pq.ParquetFile(path, read_dictionary=sorted(present.intersection(dictionaries)))
 
 
 def read_schema(path: Path) -> pa.Schema:

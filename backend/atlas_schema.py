@@ -135,6 +135,9 @@ REPEATED_TEXTS: dict[str, tuple[str, ...]] = {
 }
 """Columns by table whose texts repeat: a reader may keep them as dictionaries."""
 
+MAPPED_TABLES = frozenset({"exemplars", "images", "synthetic", "text_masks"})
+"""Tables of pictures, grids and masks: large, and read a few rows at a time."""
+
 
 def check_columns(name: str, schema: pa.Schema, where: str) -> None:
     """Raise ArtifactDamaged if the schema of a table lacks a column or holds it in an incompatible type."""

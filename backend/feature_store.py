@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int, Int64
 
 from backend.artifacts import Artifact
-from backend.atlas_schema import ATLAS_TABLES, REPEATED_TEXTS, check_columns
+from backend.atlas_schema import ATLAS_TABLES, MAPPED_TABLES, REPEATED_TEXTS, check_columns
 from backend.errors import ArtifactDamaged, UnknownFeature
 from backend.feature_records import (
     ClusterRecord,
@@ -126,7 +126,7 @@ class FeatureStore:
     def table(self, name: str) -> pa.Table:
         """A table with its columns checked; texts that repeat come as dictionaries. Raises ArtifactDamaged."""
         if name not in self._tables:
-            table = self.artifact.table(name, REPEATED_TEXTS.get(name, ()))
+            table = self.artifact.table(name, REPEATED_TEXTS.get(name, ()), mapped=name in MAPPED_TABLES)
             check_columns(name, table.schema, str(self.artifact.folder))
             self._tables[name] = table
         return self._tables[name]

@@ -25,6 +25,8 @@ from backend.artifacts import (
     canonical_json,
     file_fingerprint,
     fingerprint,
+    map_parquet,
+    read_parquet,
     tree_fingerprint,
 )
 from backend.errors import ArtifactDamaged, ArtifactError, ArtifactMissing, ArtifactStale
@@ -244,6 +246,22 @@ def test_repeated_texts_may_come_as_dictionaries_and_schemas_without_rows(tmp_pa
         None,
     ]
     assert artifact.table("words").equals(table) and artifact.schema("words").equals(table.schema)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 1000])
+def test_a_mapped_table_is_the_one_that_is_read(tmp_path: Path, n_rows: int) -> None:
+    values = pa.array([[row % 7 / 8] * 5 for row in range(n_rows)], pa.list_(pa.float16()))
+    texts = pa.array([f"text {row // 100}" for row in range(n_rows)], pa.string())
+    path = tmp_path / "grids.parquet"
+    # Several row groups, whose dictionaries differ.
+    pq.write_table(pa.table({"text": texts, "grid": values}), path, row_group_size=150)
+    for dictionaries in ((), ("text",)):
+        mapped, read = map_parquet(path, dictionaries), read_parquet(path, dictionaries)
+        assert mapped.schema == read.schema
+        assert mapped.equals(read)
+    path.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ArtifactDamaged, match="not a readable table"):
+        map_parquet(path)
 
 
 def test_lists_of_halves_have_no_dictionary_and_come_back_exactly(tmp_path: Path) -> None:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 VOID_TAGS = frozenset({"br", "hr", "img", "input", "line", "rect", "path", "circle", "use"})
 _URL_ATTRIBUTES = frozenset({"href", "src"})
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_SPECIAL = re.compile(f"[{_CONTROLS}&<>\"']")
+"""What must not stand in HTML as it is. Most texts hold none of it, and one look tells."""
 _NAME = re.compile(r"^[a-zA-Z][a-zA-Z0-9:-]*$")
 
 
@@ -34,13 +38,29 @@ def visible(text: str) -> str:
 
 def escape(text: object) -> Markup:
     """HTML-escaped text, safe inside elements and quoted attributes."""
-    return Markup(html.escape(visible(str(text)), quote=True))
+    shown = str(text)
+    return Markup(html.escape(visible(shown), quote=True) if _SPECIAL.search(shown) else shown)
 
 
-def _attribute(name: str, value: Attribute) -> str:
+@lru_cache(maxsize=512)
+def _attribute_name(name: str) -> str:
+    """``name`` as HTML has it. Raises ValueError if it is none, or that of an event handler."""
     name = name.rstrip("_").replace("_", "-")
     if not _NAME.match(name) or name.lower().startswith("on"):
         raise ValueError(f"attribute name {name!r} is not allowed in built HTML")
+    return name
+
+
+@lru_cache(maxsize=128)
+def _tag(tag: str) -> str:
+    """``tag`` if it may be built. Raises ValueError."""
+    if not _NAME.match(tag) or tag.lower() in {"script", "style", "iframe", "object"}:
+        raise ValueError(f"element {tag!r} is not allowed in built HTML")
+    return tag
+
+
+def _attribute(name: str, value: Attribute) -> str:
+    name = _attribute_name(name)
     if value is None or value is False:
         return ""
     if value is True:
@@ -57,7 +77,7 @@ def _child(child: Child) -> str:
         return child
     if isinstance(child, str | int | float):
         return escape(child)
-    return "".join(_child(item) for item in child)
+    return "".join([_child(item) for item in child])
 
 
 def h(tag: str, *children: Child, attributes: Mapping[str, Attribute] | None = None, **more: Attribute) -> Markup:
@@ -65,12 +85,11 @@ def h(tag: str, *children: Child, attributes: Mapping[str, Attribute] | None = N
 
     Raises ValueError for event-handler attributes and for addresses that leave the site other than by https.
     """
-    if not _NAME.match(tag) or tag.lower() in {"script", "style", "iframe", "object"}:
-        raise ValueError(f"element {tag!r} is not allowed in built HTML")
-    packed = "".join(_attribute(name, value) for name, value in {**(attributes or {}), **more}.items())
-    if tag in VOID_TAGS:
+    given = {**attributes, **more} if attributes else more
+    packed = "".join([_attribute(name, value) for name, value in given.items()])
+    if _tag(tag) in VOID_TAGS:
         return Markup(f"<{tag}{packed}>" if tag in {"br", "hr", "img", "input"} else f"<{tag}{packed}/>")
-    return Markup(f"<{tag}{packed}>{''.join(_child(child) for child in children)}</{tag}>")
+    return Markup(f"<{tag}{packed}>{''.join([_child(child) for child in children])}</{tag}>")
 
 
 def join(parts: Iterable[Child], separator: Child = "") -> Markup:

@@ -6,13 +6,18 @@ import gradio as gr
 
 SCRIPT = """
 window.iconoscope.startTheme();
-window.iconoscope.register((action, value) =>
-  trigger('select', {index: 0, value: {action, value: String(value)}, selected: true}));
+window.iconoscope.register((action, value) => {
+  const wish = {index: 0, value: {action, value: String(value)}, selected: true};
+  trigger(action === 'feature' ? 'submit' : 'select', wish);
+});
 """
 
 
 def navigator(elem_id: str) -> gr.HTML:
-    """Emits ``select`` with ``{action, value}`` (an action of the hub, text) when a ``data-go`` element is clicked."""
+    """Emits ``select`` with ``{action, value}`` (an action of the hub, text) when a ``data-go`` element is clicked.
+
+    The action ``feature`` comes as ``submit``, which is wired to fewer components and so answers sooner.
+    """
     return gr.HTML(
         value="",
         html_template='<span class="ico-navigator" hidden></span>',

@@ -132,11 +132,17 @@
   document.addEventListener("pointerdown", readout);
   document.addEventListener("pointerout", readout);
 
+  /* Pictures of a ranking that is not shown are painted when it is. */
+  function isShown(figure) {
+    const pooled = figure.closest(".ico-pooled");
+    return !pooled || pooled.dataset.pooling === document.documentElement.dataset.icoRanking;
+  }
+
   /* Server-built pages bring new pictures at any time. */
   function paintFresh() {
-    const fresh = document.querySelectorAll("figure.ico-exemplar[data-grid]:not([data-painted])");
-    fresh.forEach(paint);
     showState();
+    const fresh = [...document.querySelectorAll("figure.ico-exemplar[data-grid]:not([data-painted])")].filter(isShown);
+    fresh.forEach(paint);
     if (fresh.length) document.dispatchEvent(new CustomEvent("iconoscope-exemplars"));
   }
   paintFresh();

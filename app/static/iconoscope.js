@@ -108,6 +108,15 @@
     return node;
   }
 
+  /* A page that the server has built and escaped (app/components/markup.py). Scripts in it would not run. What is in view
+     is drawn first; the rest is laid out in the frame after, so that nobody waits for what they cannot see. */
+  function place(parent, page) {
+    const { body } = new DOMParser().parseFromString(page, "text/html");
+    parent.classList.add("is-new");
+    parent.replaceChildren(...body.childNodes);
+    requestAnimationFrame(() => { window.setTimeout(() => { parent.classList.remove("is-new"); }); });
+  }
+
   async function fetchJson(address) {
     const response = await fetch(address);
     if (!response.ok) throw new Error(`${address} answered ${response.status}`);
@@ -115,7 +124,7 @@
   }
 
   window.iconoscope = {
-    register, go, setField, getField, urlReady, startTheme, currentTheme, element, fetchJson,
+    register, go, setField, getField, urlReady, startTheme, currentTheme, element, place, fetchJson,
     /* Whether the server has read the address into the page. */
     get isReady() { return ready; },
   };

@@ -19,6 +19,7 @@ from backend.feature_store import FeatureRecord
 
 TITLE = "About"
 FIELDS: tuple[Field, ...] = ()
+OPENED = ()
 PAPER = "https://arxiv.org/abs/2603.22593"
 GUIDE = {
     "map": ("Map", "Browse all features by what they mean. Point at one to read it, click to open it."),

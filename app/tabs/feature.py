@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from app.components.built import built
 from app.components.exemplars import RANKINGS
 from app.feature_page import nothing_chosen, page
 from app.hub import Hub, Updates
@@ -23,6 +24,7 @@ FIELDS: tuple[Field, ...] = (
     Text("outline", most=60),
 )
 """How pictures are shown, for every feature alike. Scripts write and read them: exemplars.js, exemplar_regions.js."""
+OPENED = ("number", "page")
 MOST_LISTED = 500
 
 
@@ -47,17 +49,13 @@ def build(services: Services) -> FeatureTab:
         following = gr.Button("Next →", scale=0, min_width=110, elem_id="ico-next")
         gr.HTML('<p class="ico-list-place" role="status"></p>', apply_default_css=False)
     listed = gr.Textbox("", visible="hidden", elem_id="ico-listed")
-    shown = gr.HTML(
-        str(nothing_chosen(services)),
-        elem_id="ico-feature-page",
-        apply_default_css=False,
-    )
+    shown = built(nothing_chosen(services), elem_id="ico-feature-page")
     return FeatureTab(number=chosen, previous=previous, next=following, listed=listed, page=shown)
 
 
 def wire(hub: Hub, tab: FeatureTab) -> None:
     hub.follow(tab.number, Whole("feature"))
-    hub.on([tab.number.submit], lambda services, value: _opened_number(hub, services, value), [tab.number])
+    hub.opens([tab.number.submit], lambda services, value: _opened_number(hub, services, value), [tab.number])
     # The list a visitor walks is in the address; the script hands it over with the click.
     js = "(key, value, _) => [key, value, window.iconoscope.getField('list')]"
     for button, step in ((tab.previous, -1), (tab.next, 1)):
@@ -65,7 +63,7 @@ def wire(hub: Hub, tab: FeatureTab) -> None:
         def walk(services: Services, value: float | None, listed: str, step: int = step) -> Updates:
             return _stepped(hub, services, value, listed, step)
 
-        hub.on([button.click], walk, [tab.number, tab.listed], js=js)
+        hub.opens([button.click], walk, [tab.number, tab.listed], js=js)
 
 
 def _opened_number(hub: Hub, services: Services, value: float | None) -> Updates:

@@ -39,6 +39,7 @@ QUESTION = Text("ask", most=MAX_PROMPT_CHARACTERS)
 WITHOUT = Whole("without")
 """Feature whose ablation was asked for."""
 FIELDS: tuple[Field, ...] = (IMAGE, SPOT, RANKED, HEAT, QUESTION, WITHOUT)
+OPENED = ("chooser",)
 N_PICTURES = 6
 N_LISTED = 30
 LEGEND = "Picture to inspect"

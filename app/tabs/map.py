@@ -36,6 +36,7 @@ FIELDS: tuple[Field, ...] = (
     Ids("list", most=MOST_WORDS),
 )
 """Written and read by static/map.js, which knows which features the atlas has; here they are only checked."""
+OPENED = ("map",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ def wire(hub: Hub, tab: MapTab) -> None:
     def listed(services: Services, value: str) -> Updates:
         return {tab.map: show_list(services, value)} | hub.tab("map")
 
-    hub.on([tab.map.select], picked)
+    hub.opens([tab.map.select], picked)
     hub.action("list", listed)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app import pictures, search_views, searching
+from app.components.built import built
 from app.components.image_chooser import chooser_choices, chooser_value, image_chooser
 from app.components.markup import Markup
 from app.hub import NO_CHANGE, QUICK, Hub, Updates, visitor
@@ -33,6 +34,7 @@ LIKE = Text("like", most=40)
 IMAGE = Text("qimage", most=pictures.MOST_CHARACTERS)
 """An image id; "blank" is the blank image, and "" that no picture is searched by."""
 FIELDS: tuple[Field, ...] = (QUERY, ARM, LIKE, IMAGE)
+OPENED = ("chooser",)
 N_OFFERED = 8
 LEGEND = "Picture to search by"
 LOOKS: dict[str, Any] = {
@@ -76,11 +78,7 @@ def build(services: Services) -> SearchTab:
         button = gr.Button("Search", variant="primary", scale=0, min_width=120, elem_id="ico-search")
     with gr.Accordion("Search by a picture", open=False, elem_id="ico-search-picture"):
         chooser = image_chooser(elem_id="ico-search-image")
-    results = gr.HTML(
-        str(search_views.welcome(services)),
-        elem_id="ico-results",
-        apply_default_css=False,
-    )
+    results = built(search_views.welcome(services), elem_id="ico-results")
     # "hidden" keeps them in the page, so that their changes reach the address and the server.
     typed, shown_query, shown_like, shown_image = (
         gr.Textbox("", visible="hidden", elem_id=f"ico-{name}")

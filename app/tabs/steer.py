@@ -47,6 +47,7 @@ TEMPERATURE = Number("temperature", MIN_TEMPERATURE, MAX_TEMPERATURE)
 TOP_P = Number("top_p", MIN_TOP_P, 1.0)
 SEED = Whole("seed", MAX_SEED)
 FIELDS: tuple[Field, ...] = (STEER, PATCHES, IMAGE, PROMPT, SAMPLING, TEMPERATURE, TOP_P, SEED)
+OPENED = ("rows", "recorded", "image")
 N_PICTURES = 6
 DEFAULT_TEMPERATURE, DEFAULT_TOP_P, DEFAULT_SEED = 0.7, 0.95, 0
 SCOPES = [("All", PatchScope.ALL.value), ("Active", PatchScope.ACTIVE.value), ("Painted", PatchScope.GIVEN.value)]

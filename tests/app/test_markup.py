@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from html.parser import HTMLParser
 
 import pytest
@@ -15,11 +16,11 @@ from tests.hostile import HOSTILE
 class Reader(HTMLParser):
     """Collects the elements and the text that a browser would see."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
         self.tags: list[str] = []
         self.text = ""
-        self.feed(html)
+        self.feed(source)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -28,6 +29,11 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+@given(st.one_of(st.text(), st.sampled_from(HOSTILE), st.integers(), st.floats()))
+def test_text_without_anything_special_is_not_treated_otherwise(value: object) -> None:
+    assert escape(value) == html.escape(visible(str(value)), quote=True)
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -23,6 +23,14 @@ def hub(services: Services) -> Hub:
         return wire(blocks, catalogue, layout(catalogue))
 
 
+def gr_events(hub: Hub) -> list[Any]:
+    """Everything the page is wired to."""
+    blocks: Any = hub.page.tabs.parent
+    while blocks.parent is not None:
+        blocks = blocks.parent
+    return list(blocks.fns.values())
+
+
 def event(value: object) -> Any:
     return SimpleNamespace(value=value)
 
@@ -39,6 +47,23 @@ def test_a_feature_opens_in_every_tab_that_shows_one(hub: Hub) -> None:
     assert 'data-feature="2"' in updates[page.parts["feature"].page]
     assert updates[page.tabs].selected == "feature"
     assert go(hub, "steer", "2")[page.tabs].selected == "steer"
+
+
+def test_events_that_open_a_feature_name_all_that_it_changes_and_little_else(hub: Hub) -> None:
+    events = {target: set(event.outputs) for event in gr_events(hub) for target in event.targets}
+    page = hub.page
+    changed = {hub.page.tabs, *hub.opened(hub.catalogue.default, 2)}
+    feature = page.parts["feature"]
+    for item, name in ((page.navigator, "submit"), (page.parts["map"].map, "select"), (feature.number, "submit"),
+                       (feature.previous, "click"), (feature.next, "click")):  # fmt: skip
+        assert events[item._id, name] == changed
+    assert len(changed) < len(hub.shown) / 3
+
+
+def test_no_component_but_one_carries_the_progress_of_events(hub: Hub) -> None:
+    noted = [event.show_progress_on for event in gr_events(hub) if event.fn is not None]
+    assert len(noted) > 20
+    assert all(one == [hub.page.atlas] for one in noted)
 
 
 @pytest.mark.parametrize("value", ["10", "x", "", "{}", "1; drop table"])

@@ -34,6 +34,7 @@ FIELDS: tuple[Field, ...] = (
     *scatter.FIELDS,
     *(Text(field, most=120) for field in ARGUMENTS.values()),
 )
+OPENED = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
