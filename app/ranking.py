@@ -1,7 +1,6 @@
 """Places of the arms of one feature: per metric, and over the metrics that vote for the best explanation.
 
-The vote itself is made when the atlas is built; this only shows how it came about, by the same rule (a metric votes
-where every method with a text has a value; equal values share the average of their places).
+The vote itself is made when the atlas is built; this only shows how it came about, by the rule of backend/voting.py.
 """
 
 from __future__ import annotations
@@ -12,12 +11,9 @@ from dataclasses import dataclass
 from app.services import Services
 from backend.feature_store import FeatureRecord
 from backend.types import ARM_BY_KEY, Arm, Score
+from backend.voting import SAME, UNREADABLE, VOTING, candidates, places
 
 SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
-VOTING = ("iou", "clip_score", "synthetic_activation")
-"""Metrics that vote (arXiv 2603.22593)."""
-_SAME = 1e-9
-"""Mean places that differ by less are equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,39 +27,30 @@ class Standing:
     metrics: tuple[str, ...]
     """The metrics that voted."""
     n_candidates: int
-    """Methods with a text."""
+    """Methods that stand: with a text in which the judges find a concept, or with any text if none has one."""
 
     @property
     def leaders(self) -> tuple[str, ...]:
         """The arms with the lowest mean place: of several, a seed drew the one that the atlas calls best."""
         lowest = min(self.overall.values(), default=0.0)
-        return tuple(key for key, mean in self.overall.items() if mean <= lowest + _SAME)
-
-
-def places(values: Mapping[str, float], higher_is_better: bool = True) -> dict[str, float]:
-    """Place of each key by its value; equal values share the average of the places they take."""
-    sign = -1.0 if higher_is_better else 1.0
-    found: dict[str, float] = {}
-    for key, value in values.items():
-        before = sum(sign * other < sign * value for other in values.values())
-        equal = sum(other == value for other in values.values())
-        found[key] = before + (equal + 1) / 2
-    return found
+        return tuple(key for key, mean in self.overall.items() if mean <= lowest + SAME)
 
 
 def standing(services: Services, feature: int) -> Standing:
     """The places of a feature's methods. Raises UnknownFeature."""
-    candidates = [
+    written = [
         one.arm.key for one in services.store.explanations(feature) if one.text is not None and not one.arm.is_control
     ]
-    scores = values_of(services.store.scores(feature))
+    rows = services.store.scores(feature)
+    unreadable = {arm.key for arm, found in rows.items() if any(score.reason in UNREADABLE for score in found)}
+    arms, scores = candidates(written, unreadable), values_of(rows)
     per_metric: dict[str, Mapping[str, float]] = {}
     for name, card in services.metric_cards.items():
-        known = {key: scores[name][key] for key in candidates if key in scores.get(name, {})}
+        known = {key: scores[name][key] for key in arms if key in scores.get(name, {})}
         per_metric[name] = places(known, bool(card.get("higher_is_better", True)))
-    voting = tuple(name for name in VOTING if candidates and len(per_metric.get(name, {})) == len(candidates))
-    overall = {key: sum(per_metric[name][key] for name in voting) / len(voting) for key in candidates if voting}
-    return Standing(places=per_metric, overall=overall, metrics=voting, n_candidates=len(candidates))
+    voting = tuple(name for name in VOTING if arms and len(per_metric.get(name, {})) == len(arms))
+    overall = {key: sum(per_metric[name][key] for name in voting) / len(voting) for key in arms if voting}
+    return Standing(places=per_metric, overall=overall, metrics=voting, n_candidates=len(arms))
 
 
 def written_by(services: Services, record: FeatureRecord) -> str:

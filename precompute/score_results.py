@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from backend.types import ARMS, Split, TruthOutcome
+from backend.voting import UNREADABLE
 from precompute.arms import possible_arms
 from precompute.exemplars import ExemplarIndex, alive_features, grid_of
 from precompute.judges import TruthOracle
-from precompute.metrics import mask_overlap
 from precompute.metrics.truth import FeatureTruth, chance, shares, truths
-from precompute.scoring import NO_SYNTHETIC, NO_TEXT, SCORE_SCHEMA, SyntheticScorer, absent, score_row, truth_outcome
+from precompute.scoring import NO_TEXT, SCORE_SCHEMA, SyntheticScorer, absent, score_row, truth_outcome
 from precompute.stage import StageContext
 from precompute.statistics import pooled_auroc
 from precompute.summary import (
@@ -142,8 +142,7 @@ class ScoreResults:
 
     def _unreadable(self) -> set[str]:
         """Texts in which the segmenter or the image generator found nothing that could be shown."""
-        reasons = (mask_overlap.UNPARSABLE, NO_SYNTHETIC)
-        return {self.texts[row["arm"]][row["feature"]] for row in self.score_rows if row["reason"] in reasons}
+        return {self.texts[row["arm"]][row["feature"]] for row in self.score_rows if row["reason"] in UNREADABLE}
 
     # writing -----------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,13 @@ from backend.batching import in_batches
 from backend.errors import DataError
 from backend.heatmaps import masked_image
 from backend.types import Score, TruthOutcome
+from backend.voting import NO_SYNTHETIC
 from precompute.exemplars import Exemplar, ImageCache
 from precompute.judges import Judges, TruthOracle
 from precompute.metrics import auroc, clip_score, mask_overlap, synthetic_activation
 from precompute.synthesis import SyntheticActivations
 
 NO_TEXT = "no explanation"
-NO_SYNTHETIC = "no image could be generated from the text"
 SCORE_SCHEMA = pa.schema(
     [
         ("feature", pa.int32()),

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from backend.types import ARMS, TruthOutcome
+from backend.voting import UNPARSABLE, VOTING, Vote, candidates, elect
 from precompute.metrics import auroc, clip_score, mask_overlap, synthetic_activation
 from precompute.metrics.truth import TruthShares
 from precompute.statistics import Estimate, bootstrap_mean, mann_whitney_greater, wilcoxon_greater, wilson
-from precompute.voting import Vote, elect
 
 AVERAGED = (
     mask_overlap.NAME,
@@ -29,8 +29,6 @@ AVERAGED = (
 )
 """Metrics whose total is the mean over features."""
 TESTED = (mask_overlap.NAME, clip_score.NAME, synthetic_activation.NAME, auroc.PER_FEATURE)
-VOTING = (mask_overlap.NAME, clip_score.NAME, synthetic_activation.NAME)
-"""Metrics that elect the best explanation, as in the paper (its AUROC is not per feature)."""
 CANDIDATES = tuple(arm.key for arm in ARMS if not arm.is_control)
 COMPARED: tuple[tuple[str, str], ...] = (
     ("steering_informed_top_k_masks", "steering"),
@@ -68,22 +66,19 @@ def elections(
 ) -> dict[int, Vote | None]:
     """The best explanation of every feature among the non-control arms that have a text for it.
 
-    Texts in which a judge finds no concept (``unreadable``) stand only where no other text does: a metric votes only
-    where every candidate has a value, so one of them would take the vote from every metric that cannot read it.
+    Texts in which a judge finds no concept (``unreadable``) stand only where no other text does.
     """
     votes: dict[int, Vote | None] = {}
     for feature in features:
         written = [arm for arm in CANDIDATES if feature in texts.get(arm, {})]
-        candidates = [arm for arm in written if texts[arm][feature] not in unreadable] or written
+        standing = candidates(written, [arm for arm in written if texts[arm][feature] in unreadable])
         scores = {
             metric: {
-                arm: values[metric][arm][feature]
-                for arm in candidates
-                if feature in values.get(metric, {}).get(arm, {})
+                arm: values[metric][arm][feature] for arm in standing if feature in values.get(metric, {}).get(arm, {})
             }
             for metric in VOTING
         }
-        votes[feature] = elect(candidates, scores, feature=feature, seed=seed)
+        votes[feature] = elect(standing, scores, feature=feature, seed=seed)
     return votes
 
 
@@ -147,11 +142,10 @@ def failures_of(
         row["failure"] for row in explanations if row["arm"] == arm and row["failure"] is not None
     )
     unparsable = sum(
-        row["arm"] == arm and row["metric"] == mask_overlap.NAME and row["reason"] == mask_overlap.UNPARSABLE
-        for row in scores
+        row["arm"] == arm and row["metric"] == mask_overlap.NAME and row["reason"] == UNPARSABLE for row in scores
     )
     if unparsable:
-        found[mask_overlap.UNPARSABLE] = unparsable
+        found[UNPARSABLE] = unparsable
     return found
 
 

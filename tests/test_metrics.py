@@ -11,9 +11,10 @@ from sklearn.metrics import average_precision_score
 
 from backend.errors import DataError
 from backend.types import TruthOutcome
+from backend.voting import NO_SYNTHETIC, UNPARSABLE
 from precompute.exemplars import Exemplar
 from precompute.metrics import auroc, clip_score, mask_overlap, metric_cards, synthetic_activation, truth
-from precompute.scoring import NO_SYNTHETIC, SyntheticScorer, require_unseen, truth_outcome
+from precompute.scoring import SyntheticScorer, require_unseen, truth_outcome
 from precompute.sparse_codes import CodesByFeature, by_feature
 from precompute.synthesis import SyntheticActivations, draw, text_seed
 from tests.builders_pipeline import PATCH_PX, PlantedJudge, grid_of, picture
@@ -61,7 +62,7 @@ def test_active_region_keeps_rows_before_columns() -> None:
 def test_iou_of_an_unparsable_text_is_absent_with_its_reason() -> None:
     grid = np.ones((4, 4), np.float32)
     score = mask_overlap.score("gibberish", ["score-0000"], [picture(grid_of("score-0000"))], [grid], PlantedJudge())
-    assert score.value is None and score.reason == mask_overlap.UNPARSABLE
+    assert score.value is None and score.reason == UNPARSABLE
     assert mask_overlap.score("red", [], [], [], PlantedJudge()).reason == mask_overlap.NO_IMAGES
 
 

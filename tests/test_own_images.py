@@ -29,6 +29,7 @@ from backend.errors import (
 )
 from backend.sae import TopKSAE
 from backend.types import Split
+from backend.voting import UNPARSABLE
 from precompute.cli import main
 from precompute.cli import run as run_command
 from precompute.cli.run import chosen_recipe
@@ -141,7 +142,7 @@ def test_what_nobody_can_know_is_absent_with_the_reason(run: Mapping[str, Artifa
     reasons = {row["reason"] for row in rows}
     assert rows and all(row["value"] is None for row in rows)
     unknown = "no masks are known for these images"
-    assert reasons <= {unknown, NO_TEXT, mask_overlap.UNPARSABLE, mask_overlap.NO_IMAGES} and unknown in reasons
+    assert reasons <= {unknown, NO_TEXT, UNPARSABLE, mask_overlap.NO_IMAGES} and unknown in reasons
     summary = run["score"].json("summary")
     assert summary["concept_coverage"] is None
     assert all(entry["truth"] is None and entry["iou"]["value"] is None for entry in summary["arms"].values())

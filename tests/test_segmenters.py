@@ -18,6 +18,7 @@ from torch import nn
 from backend.errors import SubjectError, SubjectMissing, UnparsableExplanation
 from backend.memory_limits import MemoryLimits, memory_limits
 from backend.types import PatchGrid, Split
+from backend.voting import UNPARSABLE
 from precompute.datasets import open_image_set
 from precompute.judges import Segmenter, open_judges
 from precompute.judges._regions import EmbeddingCache, places_by_shape
@@ -100,7 +101,7 @@ def test_segmenter_keeps_its_protocol(name: str, choice: str) -> None:
 def test_a_text_without_words_has_no_iou(name: str, choice: str) -> None:
     segmenter = open_paper(segmenter=name, mask_choice=choice).segmenter
     score = mask_overlap.score("...", IDS, pictures(), [np.ones((2, 2))] * 3, segmenter)
-    assert score.value is None and score.reason == mask_overlap.UNPARSABLE
+    assert score.value is None and score.reason == UNPARSABLE
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)

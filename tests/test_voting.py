@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from precompute.voting import elect
+from backend.voting import elect
 
 ARMS = ["steering", "top_k_masks", "top_k_heatmaps"]
 

@@ -9,7 +9,7 @@ from app.components import addresses
 from app.components.charts import interval_axis, truth_badge
 from app.components.markup import Child, Markup, h, join
 from app.components.numbers import count, missing, n_equals, number
-from app.ranking import Standing
+from app.ranking import Standing, place_words
 from backend.feature_store import ExplanationRecord, SyntheticRecord
 from backend.types import Arm, Score
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from backend.errors import MasksUnknown, UnparsableExplanation
 from backend.types import MetricCard, Score
+from backend.voting import UNPARSABLE
 from precompute.judges import Segmenter
 from precompute.statistics import mean_of_few
 
@@ -31,7 +32,6 @@ CARDS = (
         description="Overlap of the region the words describe with the feature's active patches, on scoring images.",
     ),
 )
-UNPARSABLE = "unparsable explanation"
 NO_IMAGES = "no scoring image activates the feature"
 
 

@@ -42,10 +42,10 @@ def test_the_dots_of_a_column_share_one_axis(services: Services) -> None:
         for arm in services.store.arms:
             row = table[table.index(f'data-arm="{arm.key}"><th') :]
             cell = row[: row.index("</tr>")].split("<td")[3 + column]
-            value = (entries[arm.key].get(name) or {}).get("value")
+            value: float | None = (entries[arm.key].get(name) or {}).get("value")
             dot = re.search(r'class="dot"', cell)
             assert bool(dot) == (value is not None)
-            if dot:
+            if dot and value is not None:
                 drawn[value] = float(re.findall(r'cx="([\d.]+)%"', cell)[0])
         places = [drawn[value] for value in sorted(drawn)]
         assert places == sorted(places) and 0 <= places[0] <= places[-1] <= 100

@@ -12,6 +12,7 @@ from app.ranking import standing
 from app.services import Services, open_services
 from app.tabs.compare.wins import leaders, wins
 from backend.settings import load_settings
+from backend.voting import UNPARSABLE
 from tests.builders_app import build_steerable_atlas, edit_table
 from tests.builders_atlas import BagEncoder
 
@@ -24,6 +25,8 @@ def _plant(rows: list[dict[str, Any]]) -> None:
             row["value"] = 0.99
         if row["feature"] == 7 and row["arm"] == "steering" and row["metric"] == "iou":
             row.update(value=None, n=0, reason="no region")
+        if row["feature"] == 8 and row["arm"] == "steering" and row["metric"] != "clip_score":
+            row.update(value=None, n=0, reason=UNPARSABLE)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,8 @@ def test_leaders_are_those_of_the_feature_page(planted: Services) -> None:
     for row, feature in enumerate(planted.store.feature_ids.tolist()):
         found = standing(planted, feature)
         assert {arms[place] for place in np.flatnonzero(table[row])} == set(found.leaders), feature
+    assert "steering" not in standing(planted, 8).overall, "nobody can read its text"
+    assert len(standing(planted, 8).metrics) == 3
     assert standing(planted, 7).metrics == ("clip_score", "synthetic_activation"), "one method lacks its IoU"
 
 

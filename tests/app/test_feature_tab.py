@@ -19,13 +19,12 @@ from app.components.citation import bibtex, bibtex_text
 from app.components.exemplars import RANKINGS, band
 from app.components.regions import fill_path, outline_path, overlap, pack_region
 from app.feature_page import exemplars_by_ranking, page, regions_of
-from app.ranking import VOTING, place_words, places, standing
+from app.ranking import place_words, standing
 from app.services import Services, open_services
 from app.tabs import feature
 from app.url_state import FIELDS
 from backend.errors import UnknownFeature
-from precompute.summary import VOTING as PIPELINE_VOTING
-from precompute.voting import elect
+from backend.voting import elect, places
 from tests.builders_app import build_steerable_atlas, edit_table
 from tests.builders_atlas import BagEncoder
 from tests.hostile import HOSTILE
@@ -119,10 +118,6 @@ def test_how_pictures_are_shown_is_in_the_address() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- ranks
-
-
-def test_the_metrics_that_vote_are_those_of_the_pipeline() -> None:
-    assert VOTING == PIPELINE_VOTING
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 4).map(float), min_size=1))

@@ -10,11 +10,11 @@ from app.components.charts import interval_axis, truth_bar, truth_key, truth_wor
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
 from app.intervals import Interval
-from app.ranking import VOTING
 from app.services import Services
 from app.tabs.compare.wins import wins
 from backend.strength_choice import strength_choice
 from backend.types import ARM_BY_KEY, Arm
+from backend.voting import VOTING
 
 TABLE_TOLD = (
     "Means over features with 95 % intervals. The dots of a column share one axis: higher is further right, a bar is "

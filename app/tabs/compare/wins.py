@@ -1,6 +1,6 @@
 """Which methods wrote the best explanation of each feature: alone, or tied with others.
 
-The vote (app/ranking.py) often ends in a tie, because methods often write the very same words. The atlas then stores
+The vote (backend/voting.py) often ends in a tie, because methods often write the very same words. The atlas then stores
 one of them, drawn by a seed. Counting what was drawn would credit a method with luck, so ties are counted as ties.
 """
 
@@ -15,12 +15,9 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from app.intervals import Interval, wilson
-from app.ranking import VOTING
 from app.tabs.compare.columns import ATLASES_KEPT, codes_of, rows_of
 from backend.feature_store import FeatureStore
-
-_SAME = 1e-9
-"""Mean places that differ by less are equal; places are halves and thirds."""
+from backend.voting import SAME, UNREADABLE, VOTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +51,8 @@ def wins(store: FeatureStore) -> Wins:
 
 
 def leaders(store: FeatureStore, arms: list[str]) -> Bool[np.ndarray, "feature arm"]:
-    """Whether an arm has the lowest mean place among those with a text; the rule is that of :mod:`app.ranking`."""
-    candidates = _with_text(store, arms)
+    """Whether an arm has the lowest mean place among those with a text; the rule is that of :mod:`backend.voting`."""
+    candidates = _standing(store, arms)
     values = _values(store, arms)
     total, n_voting = np.zeros(candidates.shape), np.zeros(len(candidates))
     for metric in values:
@@ -63,7 +60,7 @@ def leaders(store: FeatureStore, arms: list[str]) -> Bool[np.ndarray, "feature a
         total[votes] += _places(np.where(candidates, metric, -np.inf)[votes])
         n_voting += votes
     mean = np.where(candidates, total / np.maximum(n_voting, 1)[:, None], np.inf)
-    return candidates & (mean <= mean.min(axis=1, keepdims=True, initial=np.inf) + _SAME)
+    return candidates & (mean <= mean.min(axis=1, keepdims=True, initial=np.inf) + SAME)
 
 
 def _places(values: Float[np.ndarray, "feature arm"]) -> Float[np.ndarray, "feature arm"]:
@@ -71,6 +68,27 @@ def _places(values: Float[np.ndarray, "feature arm"]) -> Float[np.ndarray, "feat
     above = (values[:, None, :] > values[:, :, None]).sum(axis=2)
     equal = (values[:, None, :] == values[:, :, None]).sum(axis=2)
     return above + (equal + 1) / 2
+
+
+def _standing(store: FeatureStore, arms: list[str]) -> Bool[np.ndarray, "feature arm"]:
+    """Who stands: arms with a text, without the unreadable ones where there are others."""
+    written, unreadable = _with_text(store, arms), _unreadable(store, arms)
+    readable = written & ~unreadable
+    return np.where(readable.any(axis=1, keepdims=True), readable, written)
+
+
+def _unreadable(store: FeatureStore, arms: list[str]) -> Bool[np.ndarray, "feature arm"]:
+    """Where a judge found no concept in the text."""
+    table = store.table("scores").select(["feature", "arm", "reason"])
+    codes, reasons = codes_of(table["reason"])
+    rows = np.flatnonzero(np.isin(codes, [place for place, reason in enumerate(reasons) if reason in UNREADABLE]))
+    table = table.take(pa.array(rows))
+    found = np.zeros((len(store), len(arms)), dtype=bool)
+    row = rows_of(store, table["feature"].to_numpy())
+    for place, arm in enumerate(table["arm"].to_pylist()):
+        if arm in arms:
+            found[row[place], arms.index(arm)] = True
+    return found
 
 
 def _with_text(store: FeatureStore, arms: list[str]) -> Bool[np.ndarray, "feature arm"]:
