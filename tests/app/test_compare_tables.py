@@ -40,8 +40,8 @@ def test_the_dots_of_a_column_share_one_axis(services: Services) -> None:
             value = (entries[arm.key].get(name) or {}).get("value")
             dot = re.search(r'class="dot"', cell)
             assert bool(dot) == (value is not None)
-            if dot:
-                drawn[value] = float(re.findall(r'cx="([\d.]+)%"', cell)[0])
+            if value is not None:
+                drawn[float(value)] = float(re.findall(r'cx="([\d.]+)%"', cell)[0])
         places = [drawn[value] for value in sorted(drawn)]
         assert places == sorted(places) and 0 <= places[0] <= places[-1] <= 100
 
