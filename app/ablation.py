@@ -15,7 +15,7 @@ from app import pictures
 from app.intervals import Interval, wilson
 from app.services import Services
 from app.steer_answers import require_steerable
-from app.steer_setup import MAX_PROMPT_CHARACTERS
+from app.steer_setup import ANSWER_TOKENS, MAX_PROMPT_CHARACTERS
 from app.subject_worker import Waiting
 from backend.errors import InterventionNotApplied, SubjectError
 from backend.types import Intervention, Operation, PatchScope
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 N_RANDOM = 8
 """Random directions, with seeds 0, 1, …; the first is shown beside the two answers."""
-MAX_NEW_TOKENS = 48
 DEFAULT_QUESTION = "describe the image"
 """Asked of a model unless the visitor writes another."""
 
@@ -83,7 +82,7 @@ def answers_without(
             [[], *[[ablation]] * (1 + N_RANDOM)],
             question,
             image,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=ANSWER_TOKENS,
             directions=[OWN, OWN, *(Random(seed) for seed in range(N_RANDOM))],
             should_stop=should_stop,
         )

@@ -12,8 +12,9 @@ from app.components.cards import score_rows, words
 from app.components.charts import truth_badge
 from app.components.exemplars import figure
 from app.components.markup import Markup, h, join
-from app.components.numbers import fact, facts, missing, n_equals, number, percent
+from app.components.numbers import fact, facts, firing_words, missing, n_equals, number, percent
 from app.feature_document import link
+from app.ranking import written_by
 from app.services import Services
 from app.url_fields import Choice, Field, Flag, UrlState, Whole
 from backend.feature_store import ExplanationRecord, FeatureRecord
@@ -66,8 +67,8 @@ def document(services: Services, feature: int, switches: UrlState) -> str:
 
 
 def _head(services: Services, record: FeatureRecord) -> Markup:
-    by = f"Best explanation, by {record.best_arm.label}" if record.best_arm else "No best explanation"
     title = str(services.meta.get("title") or services.subject_name)
+    fired = f"{n_equals(sum(record.histogram))} patches"
     return h(
         "header",
         h(
@@ -77,10 +78,10 @@ def _head(services: Services, record: FeatureRecord) -> Markup:
             class_="ico-eyebrow",
         ),
         words(record.best_text, class_="ico-words is-large"),
-        h("p", by, class_="ico-why"),
+        h("p", written_by(services, record), class_="ico-why"),
         facts(
-            fact("Fires on", percent(record.firing_fraction), f"of patches, {n_equals(record.n_images_active)} images"),
-            fact("Maximum activation", number(record.maximum), "residual-stream L2"),
+            fact("Fires on", percent(record.firing_fraction), firing_words(record)),
+            fact("Maximum activation", number(record.maximum), f"residual-stream L2, {fired}"),
         ),
         h(
             "p",

@@ -14,9 +14,9 @@ from app.components.citation import cite
 from app.components.exemplars import RANKINGS, figure, gallery, overlay_bar
 from app.components.glance import glance
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count, fact, facts, missing, n_equals, number, percent, precision_words
+from app.components.numbers import count, fact, facts, firing_words, missing, n_equals, number, percent, precision_words
 from app.feature_document import link
-from app.ranking import Standing, standing
+from app.ranking import standing, written_by
 from app.services import Services
 from app.starters import starters
 from backend.feature_store import ExemplarRecord, FeatureRecord
@@ -26,7 +26,7 @@ N_NEIGHBOURS = 6
 NEIGHBOUR_TITLES = {
     "meaning": ("By meaning", "cosine of the best explanations"),
     "direction": ("By direction", "cosine of the decoder rows"),
-    "coactivation": ("By co-activation", "how much more often they fire together than by chance"),
+    "coactivation": ("By co-activation", "patches on which both fire, as a share of those on which either does"),
 }
 RANKING_LEDES = {
     "mean": "The images of the explaining split with the highest mean activation over all patches",
@@ -67,19 +67,18 @@ def _starter(services: Services, feature: int) -> Markup:
 def page(services: Services, feature: int) -> Markup:
     """The whole page of one feature. Raises UnknownFeature."""
     record = services.store.feature(feature)
-    ranks = standing(services, feature)
     return h(
         "article",
-        _head(services, record, ranks),
+        _head(services, record),
         _exemplars(services, record),
-        *_explanations(services, record, ranks),
+        *_explanations(services, record),
         _neighbours(services, record),
         class_="ico-page",
         data_feature=feature,
     )
 
 
-def _head(services: Services, record: FeatureRecord, ranks: Standing) -> Markup:
+def _head(services: Services, record: FeatureRecord) -> Markup:
     feature = record.feature
     cluster = next((one.label for one in services.store.clusters if one.cluster == record.cluster), None)
     quality = "kept by the quality filter" if record.quality_kept else "below the quality filter"
@@ -91,14 +90,11 @@ def _head(services: Services, record: FeatureRecord, ranks: Standing) -> Markup:
         h("span", quality, class_="ico-badge", data_sign="✓" if record.quality_kept else "–"),
         class_="ico-eyebrow",
     )
-    by = f"Best explanation, by {record.best_arm.label}" if record.best_arm else "No best explanation"
-    if record.best_arm and ranks.n_best > 1:
-        by += f", drawn by lot among {ranks.n_best} methods that score alike"
     left = h(
         "div",
         eyebrow,
         h("p", record.best_text, class_="ico-words is-large") if record.best_text else h("p", NO_WORDS),
-        h("p", by, class_="ico-why"),
+        h("p", written_by(services, record), class_="ico-why"),
         _facts(record),
         _actions(services, record),
     )
@@ -119,14 +115,16 @@ def _facts(record: FeatureRecord) -> Markup:
         truth, note = missing("no concept is detected well enough"), None
     items = [
         fact("Concept it detects (truth)", truth, note),
-        fact("Fires on", percent(record.firing_fraction), f"of patches, {n_equals(record.n_images_active)} images"),
+        fact("Fires on", percent(record.firing_fraction), firing_words(record)),
         fact("Maximum activation", number(record.maximum), _active_words(record)),
     ]
     if record.recommended_strength is not None:
         ratio = f"{record.recommended_strength / record.maximum:.1f} × maximum" if record.maximum else None
         items.append(fact("Recommended strength", f"{record.recommended_strength:.1f} L2", ratio))
     if record.agreement is not None:
-        items.append(fact("Steering and top images agree", number(record.agreement), "cosine of the texts"))
+        items.append(
+            fact("Steering and top images agree", number(record.agreement), "cosine of two texts, one of each")
+        )
     return facts(*items)
 
 
@@ -206,7 +204,8 @@ def _seen_by_methods(services: Services, feature: int, exemplars: Sequence[Exemp
     return f" The Top-k methods were shown the first {len(given)}." if given and first == given else ""
 
 
-def _explanations(services: Services, record: FeatureRecord, ranks: Standing) -> list[Child]:
+def _explanations(services: Services, record: FeatureRecord) -> list[Child]:
+    ranks = standing(services, record.feature)
     store = services.store
     scores, records = store.scores(record.feature), store.explanations(record.feature)
     cards: dict[bool, list[Markup]] = {False: [], True: []}

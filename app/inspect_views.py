@@ -17,8 +17,8 @@ from app.steer_setup import written_patches
 from app.subject_worker import Waiting
 
 UNUSUAL_TOLD = (
-    "Bits: the activation as a share of the feature's maximum, times log2(1 / usual rate). Features that fire "
-    "everywhere, or far below their maximum, get few."
+    "Bits: the mean activation over the chosen patches as a share of the feature's maximum, times "
+    "log2(1 / usual rate). Features that fire everywhere, or far below their maximum, get few."
 )
 STORED_TOLD = "These activations were stored by the harvest; the others the model gave just now."
 WELCOME = "Choose a picture or upload one. Then tap the patches you wonder about."

@@ -7,7 +7,9 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import gradio as gr
@@ -48,8 +50,12 @@ class Explorer:
 
     def wait(self) -> None:
         """Stay until Ctrl-C, then stop serving."""
-        self.blocks.block_thread()
-        self.services.worker.workers.close()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:  # which is how a person stops it
+            pass
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Stop serving; what the model is still saying is cut off."""
@@ -78,6 +84,19 @@ def start(
     tell_plans(catalogue, serving, tell)
     blocks = build_ui(catalogue)
     blocks.queue(max_size=MAX_WAITING)
+    with redirect_stdout(StringIO()):  # Gradio prints where agents ask; docs/api.md says it, and stdout is for results
+        url = launched(blocks, catalogue, host, port, open_browser=open_browser)
+    publishing.answer_in_json(blocks)
+    explorer = Explorer(url=url, catalogue=catalogue, blocks=blocks)
+    if warm:
+        threading.Thread(target=warm_up, args=(catalogue,), name="warm-up", daemon=True).start()
+    if block:
+        explorer.wait()
+    return explorer
+
+
+def launched(blocks: gr.Blocks, catalogue: Catalogue, host: str, port: int | None, *, open_browser: bool) -> str:
+    """Start Gradio's server with our routes in front; its address. Raises OSError if the port is taken."""
     _, url, _ = blocks.launch(
         server_name=host,
         server_port=port or free_port(host),
@@ -96,13 +115,7 @@ def start(
         # Everyone who waits for the model holds a thread; reads must find free ones beside them.
         max_threads=MAX_THREADS,
     )
-    publishing.answer_in_json(blocks)
-    explorer = Explorer(url=url, catalogue=catalogue, blocks=blocks)
-    if warm:
-        threading.Thread(target=warm_up, args=(catalogue,), name="warm-up", daemon=True).start()
-    if block:
-        explorer.wait()
-    return explorer
+    return url
 
 
 def tell_plans(catalogue: Catalogue, serving: Serving, tell: Callable[[str], None]) -> None:

@@ -109,7 +109,7 @@ def _best_arm(services: Services) -> Column:
     return _category(
         "best_arm",
         "Winning method",
-        "The method whose explanation scored best (rank vote over the metrics).",
+        "The method whose explanation was voted best; of several that tie, often with the same words, a seed drew one.",
         {key: ARM_BY_KEY[key].label for key in keys},
         [ARM_COLOURS.get(key, "#777777") for key in keys],
         services.store.features["best_arm"],
@@ -124,7 +124,7 @@ def _verdict(services: Services) -> Column:
     return _category(
         "verdict",
         "Truth of the best explanation",
-        "Right: names the concept that the feature detects. Partly: names its family.",
+        "Right: names the concept that the feature detects. Partly: its family, or something else of the family.",
         {kind: TRUTH_NAMES[kind] for kind in TRUTH_COLOURS},
         list(TRUTH_COLOURS.values()),
         chosen["truth_outcome"].take(pa.array(place, mask=place < 0)),

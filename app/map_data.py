@@ -11,7 +11,7 @@ import numpy as np
 
 from app.components import addresses
 from app.components.exemplars import pack_grid
-from app.components.numbers import count, number, percent, precision_words
+from app.components.numbers import count, firing_words, number, percent, precision_words
 from app.map_columns import ARM_COLOURS, CATEGORIES, TRUTH_NAMES, columns, on_dark
 from app.services import METRIC_ORDER, Services
 from backend.errors import UnknownFeature
@@ -102,7 +102,7 @@ def hover_card(services: Services, feature: int) -> dict[str, Any]:
         "why": "No method found words for this feature.",
         "arm": None if arm is None else {"label": arm.label, "colour": ARM_COLOURS.get(arm.key, "#777777")},
         "scores": _score_lines(services, record),
-        "firing": f"fires on {percent(record.firing_fraction)} of patches, n = {count(record.n_images_active)} images",
+        "firing": f"fires on {percent(record.firing_fraction)} {firing_words(record)}",
         "truth": _truth_line(services, record),
         "verdict": services.best_outcome(feature),
         "kept": record.quality_kept,

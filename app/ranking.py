@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.services import Services
-from backend.types import Arm, Score
+from backend.feature_store import FeatureRecord
+from backend.types import ARM_BY_KEY, Arm, Score
 
 SUFFIXES = {1: "st", 2: "nd", 3: "rd"}
 VOTING = ("iou", "clip_score", "synthetic_activation")
 """Metrics that vote (arXiv 2603.22593)."""
+_SAME = 1e-9
+"""Mean places that differ by less are equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +33,15 @@ class Standing:
     n_candidates: int
     """Methods with a text."""
 
+    def words(self, metric: str, key: str) -> str | None:
+        """The place of an arm by one metric, in words; None where it has none."""
+        return place_words(self.places.get(metric, {}), key)
+
     @property
-    def n_best(self) -> int:
-        """Methods that share the lowest mean place; more than one means that a seed chose among them."""
-        return sum(place == min(self.overall.values()) for place in self.overall.values())
+    def leaders(self) -> tuple[str, ...]:
+        """The arms with the lowest mean place: of several, a seed drew the one that the atlas calls best."""
+        lowest = min(self.overall.values(), default=0.0)
+        return tuple(key for key, mean in self.overall.items() if mean <= lowest + _SAME)
 
 
 def places(values: Mapping[str, float], higher_is_better: bool = True) -> dict[str, float]:
@@ -60,6 +68,21 @@ def standing(services: Services, feature: int) -> Standing:
     voting = tuple(name for name in VOTING if candidates and len(per_metric.get(name, {})) == len(candidates))
     overall = {key: sum(per_metric[name][key] for name in voting) / len(voting) for key in candidates if voting}
     return Standing(places=per_metric, overall=overall, metrics=voting, n_candidates=len(candidates))
+
+
+def written_by(services: Services, record: FeatureRecord) -> str:
+    """Who wrote the best explanation, and with whom it was tied: then a seed drew it.
+
+    Raises UnknownFeature.
+    """
+    if record.best_arm is None:
+        return "No best explanation"
+    told = f"Best explanation, by {record.best_arm.label}"
+    leaders = standing(services, record.feature).leaders
+    others = [ARM_BY_KEY[key].label for key in leaders if key != record.best_arm.key]
+    if record.best_arm.key not in leaders or not others:
+        return told
+    return f"{told}; equally good by the vote: {', '.join(others)}"
 
 
 def values_of(scores: Mapping[Arm, Sequence[Score]]) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from app import pictures
 from app.services import Services
-from app.steer_setup import DOSE_TOKENS, DOSES, SteerSetup
+from app.steer_setup import ANSWER_TOKENS, DOSE_TOKENS, DOSES, SteerSetup
 from app.subject_worker import Job, Waiting
 from backend.errors import InterventionNotApplied, SubjectError
 from backend.types import Operation, PatchScope
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from backend.steering import SteeredText, SteeringSession
     from backend.types import Intervention
 
-MAX_NEW_TOKENS = 48
 CONTROL_SEED = 0
 """Seed of the random directions."""
 COLUMNS = ("unsteered", "steered", "random", "permuted")
@@ -91,7 +90,7 @@ def answers(services: Services, visitor: str, setup: SteerSetup) -> Iterator[Wai
             rows,
             setup.prompt,
             image,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=ANSWER_TOKENS,
             sampling=setup.sampling(),
             directions=along(),
             should_stop=should_stop,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 8
 """Features in one set."""
 MAX_PROMPT_CHARACTERS = 600
+ANSWER_TOKENS = 48
+"""Longest answer of the columns and of an ablation."""
 DOSES = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.6, 2.5, 4.0, 8.0)
 """Strengths of the dose-response strip, in multiples of the set's own."""
 DOSE_TOKENS = 16

@@ -227,7 +227,9 @@ def dose_strip(services: Services, setup: SteerSetup, frame: DoseFrame | None, s
 def _dose_key() -> Markup:
     parts = (("own", "still gives the answer of 1×"), ("unsteered", "still gives the unsteered answer"))
     names = [h("span", h("i", data_curve=name), text) for name, text in parts]
-    return h("p", *names, h("span", "mean probability of its tokens", class_="ico-n"), class_="ico-token-key")
+    return h(
+        "p", *names, h("span", "geometric mean of its tokens' probabilities", class_="ico-n"), class_="ico-token-key"
+    )
 
 
 def _dose(setup: SteerSetup, frame: DoseFrame, at: int, streaming: bool) -> Markup:

@@ -61,6 +61,8 @@ class Sessions:
         self._serving = serving
         self._subjects: OrderedDict[str, VisionTower] = OrderedDict()
         """By place of the weights; the one used last is last. Cut at one hook point, and re-cut for others."""
+        self._rows: dict[str, int] = {}
+        """By place: rows of a batch that fits beside the weights; absent where memory could not be planned."""
         self._sessions: dict[str, tuple[str, SteeringSession]] = {}
         """By atlas; each with the place of its subject's weights."""
 
@@ -81,7 +83,7 @@ class Sessions:
     def _open(self, atlas: FeatureAtlas, place: str | Path, device: str) -> SteeringSession:
         from backend.models import load_tower
         from backend.sae import TopKSAE
-        from backend.steering import SteeringSession
+        from backend.steering import MAX_ROWS, SteeringSession
 
         hook = atlas.store.meta["hook_point"]
         point = HookPoint(layer=int(hook["layer"]), tower=hook["tower"], stream=hook["stream"])
@@ -89,10 +91,13 @@ class Sessions:
         if known is None:
             plan = make_room(atlas, self._serving, device, self._let_go_of_one)
             log.info("loading %s", plan or place)
+            if plan is not None:
+                self._rows[str(place)] = plan.rows
             subject = load_tower(place, point, device=device, dtype=dtype_on(device), quantize=self._serving.quantize)
         else:
             subject = known.cut_at(point)
-        session = SteeringSession(subject, TopKSAE.load(atlas.sae_dir))
+        rows = self._rows.get(str(place), MAX_ROWS)
+        session = SteeringSession(subject, TopKSAE.load(atlas.sae_dir), max_rows=rows)
         self._subjects.setdefault(str(place), subject)
         return session
 

@@ -3,10 +3,11 @@
 Both are what an explainer model sees in the TOP_K methods and what a person sees in the explorer, so they are pure
 functions of a picture and a grid, with no tensors and no files. The grid is [row col], row-major like the patches.
 
-Two deliberate differences from the code of arXiv 2603.22593, whose prompt speaks of a "green heatmap":
+Three deliberate differences from the code of arXiv 2603.22593, whose prompt speaks of a "green heatmap":
 
 * the authors blend matplotlib's viridis, whose low end is purple, so most of such an image is purple, not green;
   here every colour of the ramp is a green, from almost black to pale, with lightness rising evenly (OKLab);
+* the authors stretch the contrast of every image to the full range first; here the image stays as it is;
 * a grid without any spread shows heat only where it is positive, instead of dividing by zero.
 """
 

@@ -6,6 +6,7 @@ config.json; where that is not here, shapes of the models that shipped recipes n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,24 @@ KNOWN: Mapping[str, ModelShape] = {
 }
 
 
+SQUARE_PX: Mapping[str, int] = {"qwen2_5_vl": 448}
+"""Families whose config.json names no image size, since they read any: the side of the square that their adapter makes
+of every picture, in pixels."""
+
+
+def nearest_square(wanted: int, step: int, least: int, most: int) -> int | None:
+    """Side of the square nearest to ``wanted`` that an image processor makes, in pixels; None if it makes none.
+
+    Args:
+        step: the side is a multiple of it.
+        least: fewest pixels of an image.
+        most: most pixels of an image.
+    """
+    if math.isqrt(most) < step:
+        return None
+    return step * min(max(wanted // step, math.ceil(math.isqrt(least - 1) / step)), math.isqrt(most) // step)
+
+
 def shape_of(name: str, folder: Path | None) -> ModelShape:
     """The shape of a model, from its config.json if that is here, else from the known ones.
 
@@ -146,7 +165,8 @@ def shape_of(name: str, folder: Path | None) -> ModelShape:
         SizesUnknown: the model is neither here nor known, or its config.json tells no sizes.
     """
     if folder is not None and (folder / "config.json").is_file():
-        return _from_config(_description(folder, name), name)
+        config = _description(folder, name)
+        return _from_config(_with_square(config, folder), name)
     if name in KNOWN:
         return KNOWN[name]
     raise SizesUnknown(
@@ -163,6 +183,32 @@ def _description(folder: Path, name: str) -> dict[str, Any]:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SizesUnknown(f"The config.json of {name} does not tell its sizes ({error}).") from error
+
+
+def _with_square(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The description with the square that our adapter fixes, and the tokens it makes, where the model fixes none."""
+    wanted, vision = SQUARE_PX.get(str(config.get("model_type"))), config.get("vision_config")
+    if wanted is None or not vision:
+        return config
+    merge = vision["spatial_merge_size"]
+    side = _processors_square(wanted, vision["patch_size"] * merge, folder)
+    # This tower's MLP is gated: three matrices where a plain one has two.
+    vision = {**vision, "image_size": side, "intermediate_size": vision["intermediate_size"] * 3 // 2}
+    return {**config, "vision_config": vision, "image_seq_length": (side // vision["patch_size"] // merge) ** 2}
+
+
+def _processors_square(wanted: int, step: int, folder: Path) -> int:
+    """As :func:`nearest_square` by the image processor in ``folder``; without one there, it is the released one."""
+    from transformers import AutoImageProcessor  # takes seconds to import
+
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+        least, most = (int(processor.size[edge]) for edge in ("shortest_edge", "longest_edge"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError):
+        return wanted
+    return nearest_square(wanted, step, least, most) or wanted
 
 
 def _side(value: Any) -> int:

@@ -6,6 +6,7 @@ ICONOSCOPE_ASSETS   folder that holds ``world/`` and ``atlas/`` (default: ``asse
 ICONOSCOPE_DEVICE   torch device for models, e.g. ``cuda:0`` (default: ``auto``)
 ICONOSCOPE_CACHE    folder for what can be built again: ``shrunken/`` models (default: ``~/.cache/iconoscope``)
 OMP_NUM_THREADS     threads of torch and faiss; the explorer suggests half the cores unless it is set
+TRANSFORMERS_VERBOSITY, DIFFUSERS_VERBOSITY, …   what libraries print: nothing below an error unless they say otherwise
 WORLD_SIZE, LOCAL_RANK   set by torchrun: how many processes share a training, and which of this machine's this is
 
 This module knows no torch: whether a GPU exists is asked by the caller who has torch loaded anyway.
@@ -13,7 +14,10 @@ This module knows no torch: whether a GPU exists is asked by the caller who has 
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,16 @@ ASSETS_VARIABLE = "ICONOSCOPE_ASSETS"
 DEVICE_VARIABLE = "ICONOSCOPE_DEVICE"
 CACHE_VARIABLE = "ICONOSCOPE_CACHE"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+"""What keeps the bars and advice of the Hugging Face libraries off the terminal, where our own words are to be read.
+Whatever of it is set already stays."""
+_OTHERS = r"(?!(app|backend|precompute|tests|__main__)(\.|$))"
+"""Modules whose warnings are for other programmers than ours."""
 SHRUNKEN_NAME = "shrunken"
 """First part of a recipe's path that means a shrunken model."""
 
@@ -96,9 +110,17 @@ def suggest_environment(variables: Mapping[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
+def quiet_libraries() -> None:
+    """Keep what libraries print about themselves off the terminal: call it before one of them is imported."""
+    suggest_environment(QUIET)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has advice too, wherever it is installed
+    if not sys.warnoptions:  # else somebody asked for warnings
+        warnings.filterwarnings("ignore", module=_OTHERS)
+
+
 def worker_environment() -> dict[str, str]:
     """What a worker process on another machine must share with this one: our own variables, and as many threads."""
-    own = {name: value for name, value in os.environ.items() if name.startswith("ICONOSCOPE_")}
+    own = {name: value for name, value in os.environ.items() if name.startswith("ICONOSCOPE_") or name in QUIET}
     return {**own, THREADS_VARIABLE: os.environ.get(THREADS_VARIABLE) or str(os.cpu_count() or 1)}
 
 

@@ -33,6 +33,7 @@ from backend.types import Intervention, Operation, PatchScope
 
 MAX_CACHED_IMAGES = 16
 MAX_ROWS = 64
+"""Rows of a batch, where nobody says that fewer fit."""
 
 
 def edit(
@@ -83,8 +84,8 @@ class SteeringSession:
     Not thread-safe: one caller at a time.
     """
 
-    def __init__(self, tower: VisionTower, sae: TopKSAE) -> None:
-        """Pair them.
+    def __init__(self, tower: VisionTower, sae: TopKSAE, *, max_rows: int = MAX_ROWS) -> None:
+        """Pair them; ``max_rows`` are computed at once, at most.
 
         Raises:
             SubjectMismatch: the SAE has another width or was trained at another hook point.
@@ -100,6 +101,7 @@ class SteeringSession:
             )
         self.tower = tower
         self.sae = sae.to(tower.device)
+        self._max_rows = max_rows
         self._states: OrderedDict[str, TowerState] = OrderedDict()
 
     @property
@@ -170,10 +172,13 @@ class SteeringSession:
             return [SteeredText(text=t, n_patches_edited=n) for t, n in zip(texts, n_edited, strict=True)]
 
         # Sampling draws by the row's place in its batch: halves would draw otherwise, so only greedy answers halve.
+        n_rows = len(interventions)
         if sampling is not None:
-            parts = [slice(start, start + MAX_ROWS) for start in range(0, len(interventions), MAX_ROWS)]
-            return [answer for part in parts for answer in run(part)]
-        return [answer for answers in in_batches("prompts", len(interventions), MAX_ROWS, run) for answer in answers]
+            return [answer for part in self._parts(n_rows) for answer in run(part)]
+        return [answer for answers in in_batches("prompts", n_rows, self._max_rows, run) for answer in answers]
+
+    def _parts(self, n_rows: int) -> list[slice]:
+        return [slice(start, start + self._max_rows) for start in range(0, n_rows, self._max_rows)]
 
     def stream(
         self,
@@ -186,16 +191,26 @@ class SteeringSession:
         directions: Direction | Sequence[Direction] = OWN,
         should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[list[SteeredText]]:
-        """Like :meth:`answers`, yielding all rows' texts so far after each token: steered and controls side by side."""
-        embeddings, n_edited = self._steered(interventions, image, directions)
-        steps = self.subject.stream_ids(
-            embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
-        )
-        for rows in steps:
-            yield [
-                SteeredText(text=self.subject.text_of(ids), n_patches_edited=n, token_ids=tuple(ids))
-                for ids, n in zip(rows, n_edited, strict=True)
-            ]
+        """Like :meth:`answers`, yielding all rows' texts so far after each token: steered and controls side by side.
+
+        Of more than ``max_rows`` rows, those of later batches have said nothing, and edited nothing, until the earlier
+        ones are done.
+        """
+        along = _per_row(directions, len(interventions))
+        said = [SteeredText(text="", n_patches_edited=0)] * len(interventions)
+        for part in self._parts(len(interventions)):
+            embeddings, n_edited = self._steered(interventions[part], image, along[part])
+            steps = self.subject.stream_ids(
+                embeddings[:, None], prompt, max_new_tokens=max_new_tokens, sampling=sampling, should_stop=should_stop
+            )
+            for rows in steps:
+                said[part] = [
+                    SteeredText(text=self.subject.text_of(ids), n_patches_edited=n, token_ids=tuple(ids))
+                    for ids, n in zip(rows, n_edited, strict=True)
+                ]
+                yield list(said)
+            if should_stop is not None and should_stop():
+                return
 
     def answer_probabilities(
         self,
@@ -211,8 +226,12 @@ class SteeringSession:
         Arguments and errors as for :meth:`answers`. ``answer`` is a text, or better the token ids of a
         :class:`SteeredText`; see :meth:`backend.models.base.SubjectModel.answer_probabilities`.
         """
-        embeddings, _ = self._steered(interventions, image, directions)
-        return self.subject.answer_probabilities(embeddings[:, None], prompt, answer)
+        along = _per_row(directions, len(interventions))
+        tokens: list[list[AnswerToken]] = []
+        for part in self._parts(len(interventions)):
+            embeddings, _ = self._steered(interventions[part], image, along[part])
+            tokens += self.subject.answer_probabilities(embeddings[:, None], prompt, answer)
+        return tokens
 
     def _steered(
         self,

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from backend.errors import SubjectMissing
 from backend.settings import load_settings
@@ -30,12 +30,33 @@ def licence_page(repository_id: str) -> str:
 
 
 def missing_files(folder: Path, needed: Iterable[str]) -> list[str]:
-    """What is not in ``folder``: patterns (alternatives parted by ``|``) no file matches, and shards of an index."""
+    """What is not in ``folder``: patterns (alternatives parted by ``|``) no file matches, and shards of an index.
+
+    Raises SubjectMissing for an index that cannot be used.
+    """
     absent = [pattern for pattern in needed if not any(any(folder.glob(one)) for one in pattern.split("|"))]
     for index in sorted(folder.rglob(SHARD_INDEX)):
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        absent += [f"{name} ({index.name})" for name in sorted(set(shards)) if not (index.parent / name).is_file()]
+        absent += [f"{name} ({index.name})" for name in _shards(index) if not (index.parent / name).is_file()]
     return absent
+
+
+def _shards(index: Path) -> list[str]:
+    """Files of weights that an index names, relative to it. Raises SubjectMissing unless all of them lie beside it."""
+    problem = None
+    try:
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        outside = [name for name in shards if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+        problem = f"it names {outside[0]!r}, which is outside of the model's folder" if outside else None
+    except (OSError, ValueError) as error:
+        problem, shards = f"it cannot be read as JSON: {error}", []
+    except (KeyError, TypeError, AttributeError):
+        problem, shards = "it has no weight_map of weights to files", []
+    if problem is not None:
+        raise SubjectMissing(
+            f"{index} does not say in which files the weights lie: {problem}. Fetch the model again "
+            "(`hf download --force-download` and its repository), or write it again with save_pretrained."
+        )
+    return shards
 
 
 def cached_repository(

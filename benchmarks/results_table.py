@@ -14,6 +14,8 @@ from typing import Any
 
 import tyro
 
+from backend.artifacts import read_manifest
+from backend.strength_choice import strength_choice
 from backend.types import ARMS, Arm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +49,10 @@ def results(atlas: Path) -> str:
     heads = ["", "n", "failed", "truth right", "partly", *METRICS.values()]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += [_row(arm, arms[arm.key]) for arm in ARMS if arm.key in arms]
-    return f"{_dictionary(meta)}\n\n" + "\n".join(lines) + f"\n\n{_legend(meta, arms)}\n"
+    manifest = read_manifest(atlas)
+    chosen = strength_choice(manifest.inputs, meta.get("strengths") or {})
+    legend = " ".join(part for part in (_legend(meta, arms), chosen) if part)
+    return f"{_dictionary(meta)}\n\n" + "\n".join(lines) + f"\n\n{legend}\n"
 
 
 def _dictionary(meta: Mapping[str, Any]) -> str:
@@ -56,9 +61,10 @@ def _dictionary(meta: Mapping[str, Any]) -> str:
     kinds = "; ".join(f"{kind} {_interval(entry, percent=True)}" for kind, entry in coverage["by_kind"].items())
     return (
         f"The SAE reads {point['tower']} block {point['layer']} (d_model {sae['d_model']}), with d_sae {sae['d_sae']} "
-        f"and k {sae['k']}: explained variance {sae['explained_variance']:.3f}, L0 {sae['l0']:.1f}, {sae['alive']} "
-        f"features alive and {sae['dead']} dead. Concepts that some feature detects with average precision of at least "
-        f"{coverage.get('threshold', 0.3)} on held-out scenes: {_interval(coverage['all'], percent=True)}; "
+        f"and k {sae['k']}: explained variance {sae['explained_variance']:.3f} and L0 {sae['l0']:.1f} on "
+        f"{sae['n_held_out_tokens']:,} held-out patches, {sae['alive']} features alive and {sae['dead']} dead. "
+        f"Concepts that some feature detects with average precision of at least {coverage.get('threshold', 0.3)} on "
+        f"held-out scenes: {_interval(coverage['all'], percent=True)}; "
         f"by kind: {kinds}."
     )
 

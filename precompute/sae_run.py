@@ -182,6 +182,8 @@ class TrainingRun:
                     # From pinned memory the copy to the GPU does not hold up the next batch.
                     trainer.step(tokens.pin_memory() if trainer.device.type == "cuda" else tokens, batch.n_tokens)
                     advance(1)
+                    if self._shared is not None:
+                        self._shared.check()
             self.stream.settle()
         except BaseException:
             self.stream.close()

@@ -13,12 +13,14 @@ from backend.types import ARMS, Split, TruthOutcome
 from precompute.arms import possible_arms
 from precompute.exemplars import ExemplarIndex, alive_features, grid_of
 from precompute.judges import TruthOracle
+from precompute.metrics import mask_overlap
 from precompute.metrics.truth import FeatureTruth, chance, shares, truths
-from precompute.scoring import NO_TEXT, SCORE_SCHEMA, SyntheticScorer, absent, score_row, truth_outcome
+from precompute.scoring import NO_SYNTHETIC, NO_TEXT, SCORE_SCHEMA, SyntheticScorer, absent, score_row, truth_outcome
 from precompute.stage import StageContext
 from precompute.statistics import pooled_auroc
 from precompute.summary import (
     AVERAGED,
+    CANDIDATES,
     ArmResults,
     arm_summary,
     by_feature,
@@ -72,7 +74,7 @@ class ScoreResults:
         return SyntheticScorer(
             self.synthetic,
             self._context.upstream["harvest"].array(f"pooled_{Split.SCORE.value}"),
-            {arm: texts.values() for arm, texts in self.texts.items()},
+            {text for arm in CANDIDATES for text in self.texts[arm].values()},
             n_negatives=self._score.n_negatives,
             seed=self._score.seed,
         )
@@ -90,7 +92,7 @@ class ScoreResults:
             if text is None:
                 scores = absent(AVERAGED, NO_TEXT)
             else:
-                scores = self.scorer.scores(feature, arm, text, strongest.get(feature))
+                scores = self.scorer.scores(feature, text, strongest.get(feature))
             rows += [score_row(feature, arm, score) for score in scores]
         return sorted(rows, key=lambda row: (row["feature"], row["arm"], row["metric"]))
 
@@ -138,6 +140,11 @@ class ScoreResults:
             verdicts[row["arm"]][row["feature"]] = truth_outcome(self._oracle, concept, row["text"])
         return verdicts
 
+    def _unreadable(self) -> set[str]:
+        """Texts in which the segmenter or the image generator found nothing that could be shown."""
+        reasons = (mask_overlap.UNPARSABLE, NO_SYNTHETIC)
+        return {self.texts[row["arm"]][row["feature"]] for row in self.score_rows if row["reason"] in reasons}
+
     # writing -----------------------------------------------------------------------------------------------------
 
     def write(self) -> dict[str, int]:
@@ -145,25 +152,31 @@ class ScoreResults:
         writer = self._writer
         writer.write_table("scores", pa.Table.from_pylist(self.score_rows, schema=SCORE_SCHEMA))
         values = by_feature(self.score_rows)
-        votes = elections(self.texts, values, self.alive, self._score.seed)
+        votes = elections(self.texts, values, self.alive, self._score.seed, unreadable=self._unreadable())
         self._write_votes(votes, values)
         self._write_truth()
         self._write_synthetic()
         wins = [vote.winner for vote in votes.values() if vote is not None]
+        alike = {feature: self.texts[vote.winner][feature] if vote else "" for feature, vote in votes.items()}
         arms = {}
         possible = possible_arms(self._context.recipe)
         with self._context.progress.track("totals (arms)", len(possible)) as advance:
             for arm in possible:
-                results = self._arm_results(arm.key, wins.count(arm.key))
+                results = self._arm_results(arm.key, wins.count(arm.key), alike)
                 arms[arm.key] = arm_summary(
-                    arm.key, results, values, n_bootstrap=self._score.n_bootstrap, seed=self._score.seed
+                    arm.key, results, values, alike, n_bootstrap=self._score.n_bootstrap, seed=self._score.seed
                 )
                 advance(1)
         right = {
             arm: {f: is_right(verdict) for f, verdict in table.items() if verdict is not TruthOutcome.UNDECIDABLE}
             for arm, table in self.outcomes.items()
         }
-        self._summary = {"arms": arms, "tests": compare_arms(values, right), "concept_coverage": self._coverage()}
+        self._summary = {
+            "arms": arms,
+            "n_best_texts": len(set(alike.values())),
+            "tests": compare_arms(values, right),
+            "concept_coverage": self._coverage(),
+        }
         writer.write_json("summary", self._summary)
         return {f"{arm}: {reason}": n for arm, entry in arms.items() for reason, n in entry["failures"].items()}
 
@@ -173,9 +186,12 @@ class ScoreResults:
         shares_right = {arm: (entry["truth"] or {}).get("right", {}).get("value") for arm, entry in arms.items()}
         return {"truth_right": shares_right, "concept_coverage": (self._summary["concept_coverage"] or {}).get("all")}
 
-    def _arm_results(self, arm: str, wins: int) -> ArmResults:
-        positives, negatives = self.scorer.pooled_rows(self.texts[arm], self._score.n_synthetic)
-        pooled = pooled_auroc(positives, negatives, n_bootstrap=self._score.n_bootstrap, seed=self._score.seed)
+    def _arm_results(self, arm: str, wins: int, alike: Mapping[int, str]) -> ArmResults:
+        positives, negatives, features = self.scorer.pooled_rows(self.texts[arm], self._score.n_synthetic)
+        clusters = [alike[feature] for feature in features]
+        pooled = pooled_auroc(
+            positives, negatives, clusters, n_bootstrap=self._score.n_bootstrap, seed=self._score.seed
+        )
         truth = truth_chance = None
         if self._oracle is not None:
             truth = shares([self.outcomes[arm][feature] for feature in sorted(self.outcomes[arm])])

@@ -115,26 +115,26 @@ class SyntheticScorer:
         self,
         synthetic: SyntheticActivations,
         real: Float[np.ndarray, "image d_sae"],
-        texts_of_arm: Mapping[str, Iterable[str]],
+        texts: Iterable[str],
         *,
         n_negatives: int,
         seed: int,
     ) -> None:
-        """``texts_of_arm``: what each arm says about any feature; the hard negatives of its texts come from there."""
+        """``texts``: what the methods say about any feature; the hard negatives of every arm come from there."""
         self._synthetic = synthetic
         self._real = real
-        self._pools = {arm: synthetic.pool(texts) for arm, texts in texts_of_arm.items()}
+        self._pool = synthetic.pool(texts)
         self._n_negatives = n_negatives
         self._seed = seed
 
-    def scores(self, feature: int, arm: str, text: str, strongest: float | None) -> list[Score]:
-        """All metrics that need generated images."""
+    def scores(self, feature: int, text: str, strongest: float | None) -> list[Score]:
+        """All metrics that need generated images; the same text gets the same scores, whichever arm wrote it."""
         if text not in self._synthetic:
             names = (synthetic_activation.NAME, synthetic_activation.NORMALISED)
             return absent([*names, auroc.PER_FEATURE, auroc.REAL, auroc.SYNTHETIC], NO_SYNTHETIC)
         positives = self._synthetic.of(text, feature)
         rng = self._random(feature, 0)
-        hard = self._synthetic.others(self._pools[arm], text, feature, self._n_negatives, rng)
+        hard = self._synthetic.others(self._pool, text, feature, self._n_negatives, rng)
         # Harvest stores real activations as float16: both sides must be rounded alike.
         return [
             *synthetic_activation.scores(positives, strongest),
@@ -148,14 +148,14 @@ class SyntheticScorer:
 
     def pooled_rows(
         self, texts: Mapping[int, str], n_synthetic: int
-    ) -> tuple[Float[np.ndarray, "feature positive"], Float[np.ndarray, "feature negative"]]:
-        """Positives and equally many real negatives of every feature whose text gave images (for ``auroc_pooled``)."""
+    ) -> tuple[Float[np.ndarray, "feature positive"], Float[np.ndarray, "feature negative"], list[int]]:
+        """Positives and equally many real negatives of every feature whose text gave images, and these features."""
         usable = {feature: text for feature, text in texts.items() if text in self._synthetic}
         positives = [_half(self._synthetic.of(text, feature)[:n_synthetic]) for feature, text in usable.items()]
         negatives = [_half(self.real_negatives(feature, n_synthetic)) for feature in usable]
         if not usable:
-            return np.zeros((0, n_synthetic)), np.zeros((0, n_synthetic))
-        return np.stack(positives), np.stack(negatives)
+            return np.zeros((0, n_synthetic)), np.zeros((0, n_synthetic)), []
+        return np.stack(positives), np.stack(negatives), list(usable)
 
     def _random(self, feature: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, purpose, feature])

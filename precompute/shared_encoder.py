@@ -87,17 +87,23 @@ class SharedEncoder:
             self._serve_if_complete()
             while self._round == asked_in and self._failure is None:
                 self._turn.wait()
-            if self._failure is not None:
-                raise self._failure
+            self.check()
             chunks = self._answers[request]
             self._n_untaken -= 1
             if self._n_untaken == 0:
                 self._answers = {}
         yield from chunks
 
+    def check(self) -> None:
+        """Raise what ended another training, or the person's wish to stop; asked after every batch and step."""
+        if self._failure is not None:
+            raise self._failure
+
     def _leave(self) -> None:
         self._n_members -= 1
-        if self._asked:
+        if self._failure is not None:
+            self._turn.notify_all()
+        elif self._asked:
             self._serve_if_complete()
 
     def _serve_if_complete(self) -> None:
@@ -129,6 +135,7 @@ class SharedEncoder:
                     found[point].append((chunk.positions, _stored(torch.cat(parts))))
                     parts.clear()
                 found[deepest].append((chunk.positions, _stored(chunk.residuals)))
+                self.check()
                 advance(len(chunk.positions))
         self._answers.update({(point, ids): found[point] for point in points})
 

@@ -6,6 +6,7 @@ Every function treats missing values as an error of the caller: drop them first 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,22 +44,40 @@ class TestResult:
     effect: float | None
 
 
-def bootstrap_mean(values: Float[np.ndarray, " item"], *, n_bootstrap: int, seed: int) -> Estimate:
-    """Mean with the 95 % percentile bootstrap interval over items (features or images)."""
+def bootstrap_mean(
+    values: Float[np.ndarray, " item"], *, clusters: Sequence[Hashable] | None = None, n_bootstrap: int, seed: int
+) -> Estimate:
+    """Mean with the 95 % percentile bootstrap interval over items (features or images).
+
+    With ``clusters``, one label per item, whole clusters are resampled: items of one label are not independent.
+    """
     values = np.asarray(values, dtype=np.float64)
     n = int(values.size)
     if n == 0:
         return Estimate(value=None, n=0)
     if not np.isfinite(values).all():
         raise ValueError("bootstrap_mean received a value that is not finite")
+    cluster = _numbered(clusters, n)
+    sizes, sums = np.bincount(cluster), np.bincount(cluster, weights=values)
     means = np.empty(n_bootstrap)
     rng = np.random.default_rng(seed)
-    rows = max(1, _BOOTSTRAP_CHUNK_CELLS // n)
+    rows = max(1, _BOOTSTRAP_CHUNK_CELLS // sizes.size)
     for start in range(0, n_bootstrap, rows):
         stop = min(start + rows, n_bootstrap)
-        means[start:stop] = values[rng.integers(0, n, size=(stop - start, n))].mean(axis=1)
+        drawn = rng.integers(0, sizes.size, size=(stop - start, sizes.size))
+        means[start:stop] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = _percentile_interval(means)
     return Estimate(value=float(values.mean()), n=n, low=low, high=high)
+
+
+def _numbered(clusters: Sequence[Hashable] | None, n: int) -> Int[np.ndarray, " item"]:
+    """The number of each item's cluster, in order of appearance; without clusters every item is one of its own."""
+    if clusters is None:
+        return np.arange(n)
+    if len(clusters) != n:
+        raise ValueError(f"{len(clusters)} labels for {n} items")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in clusters], dtype=np.int64)
 
 
 def mean_of_few(
@@ -134,13 +153,15 @@ def auroc_interval(area: float, n_positives: int, n_negatives: int) -> tuple[flo
 def pooled_auroc(
     positives: Float[np.ndarray, "feature positive"],
     negatives: Float[np.ndarray, "feature negative"],
+    clusters: Sequence[Hashable] | None = None,
     *,
     n_bootstrap: int,
     seed: int,
 ) -> Estimate:
-    """One AUROC over the raw activations of all features, as in the paper; the interval resamples features.
+    """One AUROC over the raw activations of all features, as in the paper; the interval resamples features, or whole
+    ``clusters`` of them (one label per feature).
 
-    Resampling features only changes how often each row counts, so the pooled ranking is sorted once.
+    Resampling only changes how often each row counts, so the pooled ranking is sorted once.
     """
     n = int(positives.shape[0])
     if n == 0:
@@ -152,10 +173,12 @@ def pooled_auroc(
     group = np.cumsum(np.concatenate([[0], np.diff(values[order]) > 0])).astype(np.int64)
     rng = np.random.default_rng(seed)
     point = _weighted_auroc(np.ones(n), rows[order], is_positive[order], group)
-    draws = [
-        _weighted_auroc(np.bincount(rng.integers(0, n, size=n), minlength=n), rows[order], is_positive[order], group)
-        for _ in range(n_bootstrap)
-    ]
+    cluster = _numbered(clusters, n)
+    n_clusters = int(cluster.max()) + 1
+    draws = []
+    for _ in range(n_bootstrap):
+        times = np.bincount(rng.integers(0, n_clusters, size=n_clusters), minlength=n_clusters)
+        draws.append(_weighted_auroc(times[cluster], rows[order], is_positive[order], group))
     low, high = _percentile_interval(np.asarray(draws))
     return Estimate(value=point, n=n, low=low, high=high)
 

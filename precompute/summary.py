@@ -6,7 +6,7 @@ Values are joined by feature id, never by position, and every total states over 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,22 @@ def by_feature(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[in
 
 
 def elections(
-    texts: Mapping[str, Mapping[int, str]], values: ByFeature, features: Sequence[int], seed: int
+    texts: Mapping[str, Mapping[int, str]],
+    values: ByFeature,
+    features: Sequence[int],
+    seed: int,
+    *,
+    unreadable: Collection[str] = (),
 ) -> dict[int, Vote | None]:
-    """The best explanation of every feature among the non-control arms that have a text for it."""
+    """The best explanation of every feature among the non-control arms that have a text for it.
+
+    Texts in which a judge finds no concept (``unreadable``) stand only where no other text does: a metric votes only
+    where every candidate has a value, so one of them would take the vote from every metric that cannot read it.
+    """
     votes: dict[int, Vote | None] = {}
     for feature in features:
-        candidates = [arm for arm in CANDIDATES if feature in texts.get(arm, {})]
+        written = [arm for arm in CANDIDATES if feature in texts.get(arm, {})]
+        candidates = [arm for arm in written if texts[arm][feature] not in unreadable] or written
         scores = {
             metric: {
                 arm: values[metric][arm][feature]
@@ -103,13 +113,25 @@ class ArmResults:
     """Features whose best explanation it gave; 0 for controls, which do not stand for election."""
 
 
-def arm_summary(arm: str, results: ArmResults, values: ByFeature, *, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """The entry of one arm in summary.json."""
+def arm_summary(
+    arm: str, results: ArmResults, values: ByFeature, alike: Mapping[int, str], *, n_bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """The entry of one arm in summary.json.
+
+    ``alike`` maps each feature to its best explanation: features with the same one are resampled together, because
+    they are not independent (decision 021).
+    """
     entry: dict[str, Any] = {"n": results.n, "failures": dict(sorted(results.failures.items()))}
     for metric in AVERAGED:
         found = values.get(metric, {}).get(arm, {})
-        column = np.array([found[feature] for feature in sorted(found)])
-        entry[metric] = bootstrap_mean(column, n_bootstrap=n_bootstrap, seed=seed).as_dict()
+        features = sorted(found)
+        mean = bootstrap_mean(
+            np.array([found[feature] for feature in features]),
+            clusters=[alike[feature] for feature in features],
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+        )
+        entry[metric] = mean.as_dict()
     entry[auroc.POOLED] = results.pooled.as_dict()
     entry["truth"] = results.truth.as_dict() if results.truth else None
     entry["truth_chance"] = results.truth_chance.as_dict() if results.truth_chance else None

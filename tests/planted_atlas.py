@@ -148,6 +148,7 @@ def meta_document(n_features: int, text_encoder: str) -> dict[str, Any]:
             "alive": n_features,
             "dead": D_SAE - n_features,
             "n_tokens": 1_000_000,
+            "n_held_out_tokens": 64_000,
         },
         "concept_coverage": {"all": coverage, "by_kind": {"object": coverage, "texture": {**coverage, "n": 2}}},
         "prompts": {"steering": "What is in this image?", "top_k_masks": "What do the images share?"},

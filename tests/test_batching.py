@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
+from transformers import DynamicCache
 
 from backend.batching import fitting_rows, in_batches, is_out_of_memory, rows_in
 from backend.errors import NotEnoughMemory
@@ -163,6 +164,28 @@ def test_steered_answers_with_little_memory_are_the_same(
     untroubled = session.answers(rows, "what ?", max_new_tokens=4)
     small(monkeypatch, subject, "generate", 2)
     assert session.answers(rows, "what ?", max_new_tokens=4) == untroubled
+    assert limits.n_halved["prompts"] == 1
+
+
+def test_memory_that_runs_out_as_ended_rows_leave_halves_the_batch(
+    subject: SubjectModel, sae: TopKSAE, limits: MemoryLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caches of the rows that stay are copied: that, too, may be too much."""
+    rows = [[Intervention(feature=feature, strength=200.0)] for feature in range(6)]
+    session = SteeringSession(subject, sae)
+    *_, free = subject.stream_ids(session.embeddings(rows)[:, None], "what ?", max_new_tokens=8)
+    monkeypatch.setattr(subject, "_stop_ids", frozenset({free[0][2]}))
+    untroubled = session.answers(rows, "what ?", max_new_tokens=8)
+    assert len({len(answer.text) for answer in untroubled}) > 1
+    select = DynamicCache.batch_select_indices
+
+    def bounded(cache: DynamicCache, stay: Tensor) -> None:
+        if len(stay) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        select(cache, stay)
+
+    monkeypatch.setattr(DynamicCache, "batch_select_indices", bounded)
+    assert session.answers(rows, "what ?", max_new_tokens=8) == untroubled
     assert limits.n_halved["prompts"] == 1
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+import precompute.cli.run as run
 import precompute.cli.serve as serve
 import precompute.cli.steer as steer
 import precompute.stage
 from backend.artifact_writer import ArtifactWriter
 from backend.artifacts import Artifact
 from backend.directions import Random
+from backend.settings import QUIET, quiet_libraries, worker_environment
 from backend.types import ARMS, Operation, PatchScope
 from precompute.cli import main
 from precompute.cli.atlas_report import METRICS, score_text
@@ -26,7 +30,7 @@ from precompute.recipe import Runtime
 from precompute.runner import RunStopped, run_recipe
 from tests.builders_atlas import BagEncoder, build_atlas
 from tests.source_tree import ROOT
-from tests.toy_pipeline import RECIPE, Ranges, Total, Train, toy_recipe, toy_stages
+from tests.toy_pipeline import RECIPE, Ranges, Total, Train, toml_text, toy_recipe, toy_stages
 
 
 class ToyAtlas(Total):
@@ -45,17 +49,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe file whose stages are the toy's."""
     monkeypatch.setattr(precompute.stage, "load_stages", lambda: (Train(), Ranges(), ToyAtlas()))
     path = tmp_path / "toy.toml"
-    path.write_text(_toml(RECIPE))
+    path.write_text(toml_text(RECIPE))
     return path
-
-
-def _toml(table: dict[str, Any], prefix: str = "") -> str:
-    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{prefix}{key}]", _toml(value, f"{prefix}{key}.")]
-    return "\n".join(lines)
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -215,6 +210,26 @@ def test_ctrl_c_says_how_to_go_on(
     assert f"Go on with: iconoscope run {toy} --out {out}" in capsys.readouterr().err
 
 
+def test_with_serve_ctrl_c_says_so_too_and_the_end_opens_the_explorer(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, served = tmp_path / "out", []
+    monkeypatch.setattr(run, "serve_afresh", lambda *asked: served.append(asked))
+
+    def stop(self: Any, context: Any, key: str) -> None:
+        raise RunStopped("SIGINT")
+
+    arguments = ["run", str(toy), "--out", str(out), "--serve", "--port", "7999"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Ranges, "run_shard", stop)
+        assert main(arguments) == 130 and not served
+    assert f"Go on with: iconoscope run {toy} --out {out} --serve --port 7999" in capsys.readouterr().err
+    for _ in range(2):  # the second finds nothing to do
+        assert main(arguments) == 0
+    atlas = Path(capsys.readouterr().out.splitlines()[0])
+    assert served == [(atlas, "127.0.0.1", 7999)] * 2
+
+
 def test_wrong_recipes_are_one_line(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "There is no recipe 'nothing'" in failing(capsys, "run", "nothing", "--out", str(tmp_path))
     toy.write_text(toy.read_text().replace("k = 4\n", 'k = "four"\n'))
@@ -255,6 +270,26 @@ def test_search_says_what_is_wrong(atlas: Path, tmp_path: Path, capsys: pytest.C
     assert "holds no words" in failing(capsys, "search", str(atlas), "??")
     assert "holds no words" in failing(capsys, "search", str(atlas))
     assert "There is no atlas at" in failing(capsys, "search", str(tmp_path), "road")
+
+
+def test_libraries_are_told_to_be_quiet_unless_somebody_wants_to_hear_them(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in QUIET:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DIFFUSERS_VERBOSITY", "debug")
+    main(["status", str(toy), "--out", str(tmp_path)])
+    assert {name: os.environ[name] for name in QUIET} == {**QUIET, "DIFFUSERS_VERBOSITY": "debug"}
+    assert worker_environment().items() >= {**QUIET, "DIFFUSERS_VERBOSITY": "debug"}.items()
+
+
+def test_warnings_of_libraries_are_for_their_own_programmers() -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        for module in ("torch.jit._script", "precompute.cli.run"):
+            warnings.warn_explicit(module, FutureWarning, "somewhere.py", 1, module=module)
+    assert [str(one.message) for one in seen] == ["precompute.cli.run"]
 
 
 # ------------------------------------------------------------------------------------------------ demo and serve

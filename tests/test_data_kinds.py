@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,36 @@ def test_what_is_no_tar_and_what_is_not_there_are_said(shards: Path) -> None:
         open_shards(section("webdataset", shards, sources=sources), Split.TRAIN)
 
 
+def test_shards_of_one_name_in_two_folders_go_by_their_paths(tmp_path: Path) -> None:
+    for folder, numbers in (("left", range(20)), ("right", range(20, 40)), ("right/deep", range(40, 50))):
+        save_shard(tmp_path / folder / "000.tar", numbers)
+    save_shard(tmp_path / "001.tar", range(50, 60))
+    parts = [open_shards(section("webdataset", tmp_path), split) for split in Split]
+    assert sorted(name for part in parts for name in part.ids) == sorted(
+        [f"left/000/{number:04d}.png" for number in range(20)]
+        + [f"right/000/{number:04d}.png" for number in range(20, 40)]
+        + [f"right/deep/000/{number:04d}.png" for number in range(40, 50)]
+        + [f"001/{number:04d}.png" for number in range(50, 60)]
+    )
+    for part in parts:
+        for name in part.ids:
+            assert part.load(name).getpixel((3, 5)) == pixels(picture_bytes(int(name[-8:-4])))
+
+
+def test_sources_whose_shards_have_the_same_names_go_by_their_paths(tmp_path: Path) -> None:
+    """Members too are often called alike in each of them; what is trained on has its own ids."""
+    sources = SourcesSection(train="train/*.tar", explain="a/*.tar", select="b/*.tar", score="c/*.tar")
+    for at, split in enumerate(Split):
+        (tmp_path / sources.of(split)).parent.mkdir()
+        with tarfile.open(tmp_path / sources.of(split).replace("*", "000"), "w") as archive:
+            member = tarfile.TarInfo("0000.png")
+            member.size = len(picture_bytes(at))
+            archive.addfile(member, io.BytesIO(picture_bytes(at)))
+    data = section("webdataset", tmp_path, sources=sources)
+    ids = [open_shards(data, split).ids for split in Split]
+    assert ids == [("000/0000.png",), ("a/000/0000.png",), ("b/000/0000.png",), ("c/000/0000.png",)]
+
+
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     save_shard(tmp_path / "all.tar", [1, 2, 1])
     with pytest.raises(DataError, match=r"two pictures called 'all/0001\.png'"):
@@ -146,6 +178,40 @@ def test_missing_splits_and_files_are_named(hub: Path) -> None:
     (hub / "data" / "test-00000-of-00002.parquet").unlink()
     with pytest.raises(DatasetMissing, match=r"1 of 2 files of the split 'test' are missing .* interrupted"):
         open_dataset(section("huggingface", hub, sources=PARTS), Split.SCORE)
+
+
+@pytest.fixture
+def two_configurations(tmp_path: Path) -> Path:
+    folder = tmp_path / "two"
+    save_parquet(folder / "cropped" / "train-00000-of-00001.parquet", range(10))
+    save_parquet(folder / "full" / "train-00000-of-00001.parquet", range(20, 25))
+    save_parquet(folder / "full" / "test" / "0000.parquet", range(30, 36))
+    save_parquet(folder / "extra" / "test" / "0000.parquet", range(40, 44))
+    save_parquet(folder / "extra" / "validation-00000-of-00001.parquet", range(50, 53))
+    return folder
+
+
+def test_configurations_of_a_dataset_are_not_mixed(two_configurations: Path) -> None:
+    with pytest.raises(DatasetMissing, match=r"no split 'train' here; there are: cropped/train, extra/test, full/test"):
+        open_dataset(section("huggingface", two_configurations, sources=PARTS), Split.TRAIN)
+    parts = SourcesSection(train="full/train", explain="full/test", select="extra/test", score="validation")
+    data = section("huggingface", two_configurations, sources=parts)
+    train = open_dataset(data, Split.TRAIN)
+    assert train.ids == tuple(f"full/train/{row:08d}" for row in range(5))
+    assert train.load("full/train/00000004").getpixel((3, 5)) == pixels(picture_bytes(24))
+    sizes = [len(open_dataset(data, split).ids) for split in (Split.EXPLAIN, Split.SELECT, Split.SCORE)]
+    assert sizes == [6, 4, 3]
+    assert open_dataset(data, Split.SCORE).ids[0] == "validation/00000000"
+
+
+def test_streaming_reads_one_configuration(two_configurations: Path, small_shards: None) -> None:
+    named = SourcesSection(**dict.fromkeys((split.value for split in Split), "cropped/train"))
+    data = streamed(two_configurations, sources=named)
+    train = open_dataset(data, Split.TRAIN)
+    row = int(train.ids[0].rpartition("/")[2].partition(".")[0])
+    assert train.load(train.ids[0]).getpixel((3, 5)) == pixels(picture_bytes(row))
+    with pytest.raises(DatasetMissing, match=r"no split 'train' here; there are: cropped/train"):
+        open_dataset(streamed(two_configurations), Split.TRAIN)
 
 
 def test_a_repository_that_is_not_here_is_named_with_its_page() -> None:
@@ -207,7 +273,7 @@ def streamed(hub: Path, **fields: object):
     limits = {"n_train_images": 2, "n_explain_images": 2, "n_select_images": 1, "n_score_images": 1}
     shares = SharesSection(train=1, explain=1, select=1, score=1)
     known = {"sources": sources, "shares": shares, "streaming": True, **limits, **fields}
-    return section("huggingface", hub / "data", **known)
+    return section("huggingface", hub, **known)
 
 
 def test_streaming_fetches_what_the_limits_ask_for_and_keeps_it(

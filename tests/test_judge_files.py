@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,6 +112,27 @@ def test_an_interrupted_download_is_named(hub: Path) -> None:
     (snapshot / "model-2-of-2.safetensors").write_bytes(b"2")
     assert cached_repository("some/model", ("*",)) == snapshot
     assert missing_files(snapshot, ("config.json", "*.txt|*.model")) == ["*.txt|*.model"]
+
+
+@pytest.mark.parametrize(
+    ("index", "problem"),
+    [
+        (b"{", "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[]", "has no weight_map"),
+        (b"{}", "has no weight_map"),
+        (b'{"weight_map": ["a"]}', "has no weight_map"),
+        (b'{"weight_map": {"a": 1}}', "has no weight_map"),
+        (b'{"weight_map": {"a": 1, "b": "c.safetensors"}}', "has no weight_map"),
+        (b'{"weight_map": {"a": "../other/c.safetensors"}}', "'../other/c.safetensors', which is outside"),
+        (b'{"weight_map": {"a": "/c.safetensors"}}', "'/c.safetensors', which is outside"),
+    ],
+)
+def test_an_index_of_shards_that_is_none_is_named_with_the_cure(hub: Path, index: bytes, problem: str) -> None:
+    put(hub, "some/model", {"config.json": b"{}", "model.safetensors.index.json": index})
+    told = rf"model\.safetensors\.index\.json does not say .*{re.escape(problem)}.*`hf download --force-download`"
+    with pytest.raises(SubjectMissing, match=told):
+        cached_repository("some/model", ("*",))
 
 
 def test_a_gated_repository_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

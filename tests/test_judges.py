@@ -16,6 +16,7 @@ from backend.errors import RecipeError, UnparsableExplanation
 from backend.memory_limits import MemoryLimits, memory_limits
 from precompute import judges as judges_package
 from precompute.judges import Judges, open_judges
+from precompute.judges.base import CutsTexts
 from precompute.judges.open_clip_encoder import OpenClipEncoder, centre, whole
 from precompute.judges.paper import judge_kinds
 from precompute.judges.stable_diffusion_3 import StableDiffusion3
@@ -81,6 +82,36 @@ def test_centre_crops_and_tokens_are_those_of_open_clip() -> None:
     expected = torch.stack([transform(image) for image in pictures()])
     torch.testing.assert_close(encoder.pixels(pictures()), expected, atol=1e-5, rtol=0)
     assert torch.equal(encoder.tokens([TEXT]), open_clip.tokenize([TEXT]))
+
+
+@pytest.mark.parametrize("crop", ["whole", "centre"])
+def test_texts_that_clip_cuts_are_counted(crop: Any, world: Judges) -> None:
+    encoder = OpenClipEncoder(folder_of("open_clip"), crop=crop)
+    full, longer = ("stripes " * n for n in (75, 76))  # beside the marks of beginning and end
+    assert encoder.cut_texts(["", TEXT, full]) == {"CLIP score's CLIP (77 tokens)": 0}
+    assert encoder.cut_texts([longer, full, "stripes " * 500]) == {"CLIP score's CLIP (77 tokens)": 2}
+    assert np.array_equal(encoder.encode_texts([longer]), encoder.encode_texts([full]))
+    (counted,) = world.cut_texts(["crab " * 47, "crab " * 48]).items()
+    assert counted == ("CLIP score's CLIP (48 tokens)", 1)
+
+
+def test_texts_that_the_paper_scale_judges_cut_are_counted_and_not_printed(
+    paper: Judges, capfd: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["stripes", "s" * 60, "q w x " * 100]  # most tokenizers of shrunken models have a token for a letter
+    assert paper.cut_texts(texts) == {
+        "image generator's CLIP (77 tokens)": 2,
+        "image generator's T5 (256 tokens)": 1,
+        "segmenter's text encoder (48 tokens)": 1,
+        "CLIP score's CLIP (77 tokens)": 1,
+    }
+    paper.generator.generate("stripes", 1, seed=1)  # loads the pipeline
+    capfd.readouterr()
+    paper.generator.generate(texts[2], 1, seed=1)
+    assert capfd.readouterr() == ("", "")
+    sam3 = open_paper(mask_choice="first", segmenter="sam3").segmenter
+    assert isinstance(sam3, CutsTexts)
+    assert sam3.cut_texts(["", "s" * 30, "s" * 31]) == {"segmenter's text encoder (32 tokens)": 1}
 
 
 # ------------------------------------------------------------------------------------------------------ generators

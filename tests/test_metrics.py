@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
 import torch
@@ -99,39 +101,41 @@ def test_drawing_is_seeded_by_text_and_leaves_out_what_it_cannot_draw() -> None:
     assert text_seed(1, "blue") != text_seed(2, "blue") != text_seed(2, "red")
 
 
-def synthetic_scorer(n_negatives: int = 4) -> SyntheticScorer:
+def synthetic_scorer(
+    n_negatives: int = 4, texts: Collection[str] = ("red", "blue", "green", "nonsense")
+) -> SyntheticScorer:
     """Feature 0 fires on images of "red" and on no real image; feature 1 fires everywhere alike."""
     matrix = np.array([[5, 1], [5, 1], [0, 1], [0, 1], [1, 1], [0, 1]], np.float32)
     synthetic = SyntheticActivations(["red", "red", "blue", "blue", "green", "green"], matrix)
     real = np.tile(np.array([[0.0, 1.0]], np.float16), (10, 1))
-    texts = {"steering": ["red", "blue", "green", "nonsense"], "top_k_masks": ["red", "red"]}
     return SyntheticScorer(synthetic, real, texts, n_negatives=n_negatives, seed=0)
 
 
 def test_scores_on_generated_images_join_by_text() -> None:
-    scores = {score.metric: score for score in synthetic_scorer().scores(0, "steering", "red", 10.0)}
+    scores = {score.metric: score for score in synthetic_scorer().scores(0, "red", 10.0)}
     assert scores["synthetic_activation"].value == 5.0
     assert scores["synthetic_activation_normalised"].value == 0.5
     assert scores["auroc_real"].value == scores["auroc_synthetic"].value == scores["auroc_per_feature"].value == 1.0
     assert scores["auroc_synthetic"].n == 2 + 4
-    even = {score.metric: score for score in synthetic_scorer().scores(1, "steering", "red", 1.0)}
+    even = {score.metric: score for score in synthetic_scorer().scores(1, "red", 1.0)}
     assert even["auroc_per_feature"].value == 0.5
-    wrong = {score.metric: score for score in synthetic_scorer().scores(0, "steering", "blue", 10.0)}
+    wrong = {score.metric: score for score in synthetic_scorer().scores(0, "blue", 10.0)}
     assert wrong["auroc_synthetic"].value is not None and wrong["auroc_synthetic"].value < 0.5
 
 
 def test_hard_negatives_never_hold_the_own_text() -> None:
-    scores = {score.metric: score for score in synthetic_scorer().scores(0, "top_k_masks", "red", 10.0)}
+    scores = {score.metric: score for score in synthetic_scorer(texts=["red", "red"]).scores(0, "red", 10.0)}
     assert scores["auroc_synthetic"].reason == auroc.NO_OTHERS and scores["auroc_real"].value == 1.0
 
 
 def test_text_without_images_gives_absent_scores() -> None:
-    scores = synthetic_scorer().scores(0, "steering", "nonsense", 10.0)
+    scores = synthetic_scorer().scores(0, "nonsense", 10.0)
     assert {score.reason for score in scores} == {NO_SYNTHETIC} and len(scores) == 5
 
 
 def test_pooled_rows_leave_out_texts_without_images() -> None:
-    positives, negatives = synthetic_scorer().pooled_rows({0: "red", 1: "nonsense"}, 2)
+    positives, negatives, features = synthetic_scorer().pooled_rows({0: "red", 1: "nonsense"}, 2)
+    assert features == [0]
     assert positives.tolist() == [[5.0, 5.0]] and negatives.tolist() == [[0.0, 0.0]]
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
+import subprocess
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
 
+from app.launching import free_port
 from backend.artifacts import Artifact
 from backend.atlas import FeatureAtlas
 from backend.errors import (
@@ -45,6 +50,7 @@ from tests.builders_pictures import picture_bytes, save_folder
 from tests.builders_pipeline import BAG, RUNTIME, SECTIONS, planted_recipe, planted_run, planted_subject
 from tests.builders_subject import random_sae
 from tests.source_tree import ROOT
+from tests.toy_pipeline import toml_text
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,6 +102,37 @@ def test_pictures_reach_the_explorer_and_corrupt_ones_are_counted(run: Mapping[s
     name = atlas.store.image_ids[0]
     assert name in images and (atlas.store.image_bytes(name) or b"")[8:12] == b"WEBP"
     assert recipe.data.kind == "folder"
+
+
+@pytest.mark.slow
+def test_one_command_leads_to_an_explorer_that_answers_until_ctrl_c(
+    run: Mapping[str, Artifact],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The run has been done already: the command finds nothing to do, and the process it turns into serves it."""
+    judges = {**SECTIONS["judges"], "clip": "assets/world/clip"}
+    subject = {**SECTIONS["subject"], "path": str(planted_subject())}
+    recipe = tmp_path / "planted.toml"
+    recipe.write_text(toml_text({**SECTIONS, "judges": judges, "subject": subject}))
+    sae, out = planted_run(1)["train_sae"].folder / "sae", run["atlas"].folder.parent.parent
+    port, programs = free_port("127.0.0.1"), []
+    monkeypatch.setattr("os.execv", lambda _, program: programs.append(program))
+    arguments = ["--images", str(folder), "--sae", str(sae), "--out", str(out), "--serve", "--port", str(port)]
+    assert main(["run", str(recipe), *arguments, "--workers", "1"]) == 0
+    told = capsys.readouterr()
+    assert told.out.strip() == str(run["atlas"].folder) and "nothing to do" in told.err
+    with subprocess.Popen(programs[0], cwd=ROOT, stderr=PIPE, stdout=PIPE, text=True) as child:
+        assert child.stderr is not None and child.stdout is not None
+        try:
+            assert any("Ctrl-C stops it" in line for line in child.stderr)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+                assert answer.status == 200 and b"Iconoscope" in answer.read()
+        finally:
+            child.send_signal(signal.SIGINT)
+        assert child.wait(60) == 0 and child.stdout.read() == ""
 
 
 @pytest.mark.slow
@@ -185,7 +222,8 @@ def test_the_documented_command_asks_for_what_it_says(
     recipe = asked["recipe"]
     assert isinstance(recipe, Recipe) and recipe.data.kind == "folder" and recipe.data.path == str(folder)
     assert recipe.sae.path is not None and Path(recipe.sae.path).resolve() == (shipped_atlas / "sae").resolve()
-    assert shlex.split(str(asked["command"]))[1:] == [*arguments]
+    assert arguments[-1] == "--serve"
+    assert shlex.split(str(asked["command"]))[1:] == arguments[:-1]
     splits = [open_image_set(recipe, split).ids for split in (Split.EXPLAIN, Split.SELECT, Split.SCORE)]
     assert sum(len(ids) for ids in splits) == 63
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from backend.errors import RecipeError, SubjectError
 from backend.model_shapes import KNOWN, shape_of
-from backend.models import locate
+from backend.models import load_subject, locate
 from precompute.cli import main
 from precompute.planning import make_plan, missing_parts
 from precompute.planning.estimate import stage_costs
@@ -20,7 +23,9 @@ from precompute.planning.roofline import DEVICES, unit_costs
 from precompute.planning.unit_costs import UnitCosts
 from precompute.planning.workload import SplitSizes, Workload, workload
 from precompute.recipe import Recipe, Runtime, load_recipe, recipe_names
+from precompute.shrunken import qwen2_5_vl
 from precompute.stage import STAGE_NAMES
+from tests.builders_families import MIDDLE
 
 GEMMA = KNOWN["google/gemma-3-27b-it"]
 ONE_OF_EACH = UnitCosts(**{field.name: 1.0 for field in dataclasses.fields(UnitCosts)})
@@ -76,6 +81,53 @@ def test_what_a_description_leaves_out_is_what_its_class_takes(tmp_path: Path) -
     assert shape_of("mine", tmp_path) == KNOWN["google/gemma-3-4b-it"]
 
 
+QWEN_7B = {
+    "model_type": "qwen2_5_vl",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+    "vocab_size": 152064,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "vision_config": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 3584,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+    },
+}
+
+
+def test_a_model_that_reads_any_size_has_that_of_the_square_its_adapter_makes(tmp_path: Path) -> None:
+    """The released config.json of Qwen2.5-VL names no image size."""
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_7B), encoding="utf-8")
+    shape = shape_of("mine", tmp_path)
+    assert (shape.n_patches, shape.tower.n_tokens, shape.image_tokens) == (1024, 1024, 256)
+    with torch.device("meta"):
+        made: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(tmp_path))
+    assert shape.tower.n_weights == pytest.approx(n_weights(made.model.visual.blocks), rel=0.005)
+    assert shape.language is not None
+    known = shape.language.n_layer_weights + shape.language.n_table_weights
+    assert known == pytest.approx(n_weights(made.model.language_model) + n_weights(made.lm_head), rel=0.001)
+
+
+def n_weights(part: torch.nn.Module) -> int:
+    return sum(one.numel() for one in part.parameters())
+
+
+@pytest.mark.parametrize("patch_px", [4, 8])
+def test_the_processors_range_of_pixels_decides_how_large_that_square_is(patch_px: int, tmp_path: Path) -> None:
+    shape, subject = shape_of("mine", qwen2_5_vl.build(tmp_path, patch_px=patch_px)), load_subject(tmp_path, MIDDLE)
+    assert shape.n_patches == subject.grid.n_patches
+    assert shape.image_tokens == subject.n_image_tokens
+    assert shape.tower.width == subject.d_model
+
+
 def test_an_unknown_model_says_what_to_fetch(tmp_path: Path) -> None:
     with pytest.raises(SubjectError, match=r"hf download some/model config.json"):
         shape_of("some/model", None)
@@ -102,6 +154,17 @@ def test_a_buffer_too_small_for_all_images_means_to_encode_every_token() -> None
     assert work_of(small).train_images == -(-5_000_000 // 256)
 
 
+def test_a_buffer_that_is_filled_ahead_takes_its_memory_twice() -> None:
+    def host_bytes(buffer_tokens: int, *, prefetch: bool) -> float:
+        recipe = dataclasses.replace(world(), sae=dataclasses.replace(world().sae, buffer_tokens=buffer_tokens))
+        return stage_costs(recipe, work_of(recipe), ONE_OF_EACH, GEMMA, GEMMA, 64, prefetch=prefetch)[0].host_bytes
+
+    one_buffer = 2 * 100_000 * GEMMA.tower.width
+    assert host_bytes(100_000, prefetch=True) - host_bytes(100_000, prefetch=False) == one_buffer
+    # What holds all tokens is filled once.
+    assert host_bytes(10**9, prefetch=True) == host_bytes(10**9, prefetch=False)
+
+
 def test_free_text_means_texts_of_their_own_and_no_truth() -> None:
     work = work_of(world(), n_concepts=None)
     assert work.n_texts > 6 * work.n_alive
@@ -119,6 +182,26 @@ def test_more_images_never_cost_less(factor: int) -> None:
     for less, grown in zip(few, many, strict=True):
         assert grown.seconds >= less.seconds
         assert grown.disk_bytes >= less.disk_bytes
+
+
+def test_files_are_planned_as_large_as_a_run_of_the_world_left_them() -> None:
+    """1.05 MB of SAE, 15.6 MB of exemplars and 5.9 MB of pooled activations, of 1,024 features that fire."""
+    shape = shape_of("world", Path("assets/world/subject"))
+    stages = stage_costs(world(), work_of(world()), ONE_OF_EACH, shape, shape, 64)
+    disk = {one.stage: one.disk_bytes for one in stages}
+    assert disk["train_sae"] == pytest.approx(1.05e6, rel=0.02)
+    assert disk["harvest"] == pytest.approx(15.6e6 + 5.9e6, rel=0.1)
+
+
+def test_judges_of_the_paper_need_their_weights_and_t5_can_be_left_out() -> None:
+    recipe = load_recipe("gemma3-4b-mid")
+    without = dataclasses.replace(recipe, judges=dataclasses.replace(recipe.judges, generator_t5=False))
+    needed = [
+        stage_costs(one, work_of(one), ONE_OF_EACH, GEMMA, GEMMA, 64)[3].accelerator_bytes
+        for one in (recipe, without, world())
+    ]
+    assert recipe.judges.generator_t5 and needed[0] - needed[1] == pytest.approx(9.5e9)
+    assert 10e9 < needed[1] - needed[2] < 11e9
 
 
 def test_a_faster_device_takes_less_of_everything() -> None:

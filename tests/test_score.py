@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from backend.types import ARMS, Split
 from precompute.exemplars import ExemplarIndex, alive_features, grid_of
+from precompute.judges import Judges
 from precompute.metrics import metric_cards
 from precompute.summary import (
     AVERAGED,
@@ -18,6 +21,7 @@ from precompute.summary import (
     failures_of,
     passes_quality,
 )
+from precompute.texts import distinct_texts
 from tests.builders_pipeline import CONCEPTS, PlantedJudge, planted_run
 
 
@@ -36,6 +40,19 @@ def test_election_takes_only_arms_with_a_text() -> None:
     votes = elections(texts, values, [1, 2, 3], seed=0)
     assert [vote.winner if vote else None for vote in votes.values()] == ["top_k_masks", "top_k_masks", None]
     assert not passes_quality(votes[3], values, 3, min_iou=0.0, min_synthetic=0.0)
+
+
+def test_a_text_that_names_nothing_stands_only_where_no_other_text_does() -> None:
+    texts = {"steering": {1: "nothing", 2: "nothing"}, "top_k_masks": {1: "red"}, "top_k_heatmaps": {1: "a red car"}}
+    values = {
+        "iou": {"top_k_masks": {1: 0.9}, "top_k_heatmaps": {1: 0.1}},
+        "clip_score": {"steering": {1: 0.9, 2: 0.9}, "top_k_masks": {1: 0.5}, "top_k_heatmaps": {1: 0.4}},
+    }
+    votes = elections(texts, values, [1, 2], seed=0, unreadable={"nothing"})
+    assert [vote.winner if vote else None for vote in votes.values()] == ["top_k_masks", "steering"]
+    assert votes[1] is not None and votes[1].metrics == ("iou", "clip_score"), "all metrics vote"
+    unread = elections(texts, values, [1], seed=0)[1]
+    assert unread is not None and unread.winner == "steering" and unread.metrics == ("clip_score",)
 
 
 def test_quality_needs_both_scores() -> None:
@@ -75,6 +92,17 @@ def test_failures_count_empty_and_unparsable_answers() -> None:
 # ----------------------------------------------------------------------------------------------- the stage itself
 
 
+def test_texts_that_judges_cut_are_added_up_over_the_judges_that_can_tell() -> None:
+    class Short(PlantedJudge):
+        def cut_texts(self, texts: Sequence[str]) -> dict[str, int]:
+            return {"short encoder (1 tokens)": sum(" " in text for text in texts)}
+
+    plain, short = PlantedJudge(), Short()
+    judges = Judges(generator=plain, segmenter=plain, image_text=short, truth=plain)
+    assert judges.cut_texts(["red", "red grey", "a b"]) == {"short encoder (1 tokens)": 2}
+    assert Judges(generator=plain, segmenter=plain, image_text=plain).cut_texts(["red"]) == {}
+
+
 @pytest.mark.slow
 def test_every_explanation_has_every_metric_or_a_reason() -> None:
     run = planted_run()
@@ -86,6 +114,8 @@ def test_every_explanation_has_every_metric_or_a_reason() -> None:
     assert set(keys) == explained
     assert all((row["value"] is None) != (row["reason"] is None) for row in rows)
     assert all(np.isfinite(row["value"]) for row in rows if row["value"] is not None)
+    notes = run["score"].manifest.notes
+    assert notes["n_texts"] == len(distinct_texts(run["explain"])) and notes["texts_cut"] == {}
 
 
 @pytest.mark.slow

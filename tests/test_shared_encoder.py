@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from backend.errors import RecipeError
 from backend.types import HookPoint
-from precompute import shared_encoder
+from precompute import encoding, shared_encoder
 from precompute.progress import SilentProgress
 from precompute.recipe import Recipe
 from precompute.runner import run_recipe
+from precompute.sae_trainer import SAETrainer
 from precompute.shared_encoder import SharedEncoder
 from precompute.stages.train_sae import TrainSAE
 from tests.builders_pipeline import RUNTIME, install, planted_recipe, planted_subject
@@ -70,6 +76,41 @@ def test_an_error_in_one_training_ends_the_others(tmp_path: Path) -> None:
 
     with pytest.raises(RecipeError, match="out of luck"):
         shared.run([failing, partial(train, wanted[1], tmp_path, shared)])
+
+
+@pytest.mark.parametrize("stopped_in", ["encoding", "training"])
+def test_ctrl_c_ends_all_trainings_after_the_batch_at_hand(
+    stopped_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for the end of the block; a new start goes on and ends with the bytes of an undisturbed run."""
+    wanted = recipes()[:2]
+    alone = [contents(train(recipe, tmp_path / "alone" / recipe.name)) for recipe in wanted]
+    shared = SharedEncoder(wanted, RUNTIME, SilentProgress())
+    after: list[str] = []
+
+    def interrupting(original: Any, name: str, first: int) -> Any:
+        calls = itertools.count()
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            if shared._failure is not None:
+                after.append(name)
+            elif name == stopped_in and next(calls) == first:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                while shared._failure is None:
+                    time.sleep(0.01)
+            return original(*arguments, **more)
+
+        return call
+
+    monkeypatch.setattr(encoding, "finite_residuals", interrupting(encoding.finite_residuals, "encoding", 1))
+    monkeypatch.setattr(SAETrainer, "step", interrupting(SAETrainer.step, "training", 3))
+    works = [partial(train, recipe, tmp_path / "shared" / recipe.name, shared) for recipe in wanted]
+    with pytest.raises(KeyboardInterrupt):
+        shared.run(works)
+    assert after == []
+    again = SharedEncoder(wanted, RUNTIME, SilentProgress())
+    works = [partial(train, recipe, tmp_path / "shared" / recipe.name, again) for recipe in wanted]
+    assert [contents(out) for out in again.run(works)] == alone
 
 
 def test_other_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,29 @@ from precompute import statistics
 small_numbers = st.integers(min_value=0, max_value=4)
 
 
+def test_items_of_one_cluster_are_one_piece_of_evidence(rng: np.random.Generator) -> None:
+    """Twenty copies of each of 30 values tell no more than the 30 values do."""
+    few = rng.normal(3, 1, 30)
+    copies, labels = np.repeat(few, 20), [str(place) for place in np.repeat(np.arange(30), 20)]
+    plain = statistics.bootstrap_mean(few, n_bootstrap=500, seed=1)
+    clustered = statistics.bootstrap_mean(copies, clusters=labels, n_bootstrap=500, seed=1)
+    assert (clustered.low, clustered.high) == pytest.approx((plain.low, plain.high)) and clustered.n == 600
+    alone = statistics.bootstrap_mean(few, clusters=range(30), n_bootstrap=500, seed=1)
+    assert alone == plain
+    with pytest.raises(ValueError, match="2 labels for 30"):
+        statistics.bootstrap_mean(few, clusters=["a", "b"], n_bootstrap=10, seed=1)
+
+
+def test_clusters_of_the_pooled_auroc_are_resampled_whole(rng: np.random.Generator) -> None:
+    positives, negatives = rng.normal(1, 1, (12, 3)), rng.normal(0, 1, (12, 3))
+    plain = statistics.pooled_auroc(positives, negatives, n_bootstrap=200, seed=4)
+    copies = [np.repeat(side, 10, axis=0) for side in (positives, negatives)]
+    labels = np.repeat(np.arange(12), 10).tolist()
+    clustered = statistics.pooled_auroc(*copies, labels, n_bootstrap=200, seed=4)
+    assert clustered.value == pytest.approx(plain.value)
+    assert (clustered.low, clustered.high) == pytest.approx((plain.low, plain.high))
+
+
 def test_bootstrap_interval_covers_the_mean_and_narrows_with_n(rng: np.random.Generator) -> None:
     few = statistics.bootstrap_mean(rng.normal(3, 1, 30), n_bootstrap=500, seed=1)
     many = statistics.bootstrap_mean(rng.normal(3, 1, 3000), n_bootstrap=500, seed=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from backend.directions import OWN, Permuted, Random, control_seed, permuted_feature, random_direction
 from backend.errors import ActivationsNotFinite, InterventionNotApplied, SubjectMismatch, UnknownFeature
 from backend.hooks import edit_hook_point
+from backend.models.base import Sampling
 from backend.sae import SAEConfig, TopKSAE
 from backend.steering import SteeringSession, edit
 from backend.types import Intervention, Operation, PatchScope
@@ -356,6 +359,20 @@ def test_streams_end_like_answers_with_controls_beside(session):
     ]
     assert steps[-1] == expected
     assert len(list(session.stream(rows, PROMPT, max_new_tokens=9, should_stop=lambda: True))) == 1
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(seed=4, paired=True)])
+def test_a_stream_in_small_batches_ends_like_one_at_once(session, sampling):
+    steered = [Intervention(feature=3, strength=9.0)]
+    rows, along = [[], steered, steered, [], steered], [OWN, OWN, Random(5), OWN, Random(6)]
+    small = SteeringSession(session.tower, session.sae, max_rows=2)
+    options: Any = {"max_new_tokens": 5, "directions": along, "sampling": sampling}
+    steps = list(small.stream(rows, PROMPT, **options))
+    assert steps[-1] == list(session.stream(rows, PROMPT, **options))[-1]
+    assert [bool(one.text) for one in steps[0]] == [True, True, False, False, False]
+    told, whole = (one.answer_probabilities(rows, PROMPT, "the red", directions=along) for one in (small, session))
+    for row, expected in zip(told, whole, strict=True):
+        assert [one.log_probability for one in row] == pytest.approx([one.log_probability for one in expected])
 
 
 def test_an_sae_of_another_width_or_hook_point_is_refused(session):

@@ -76,6 +76,23 @@ def test_damaged_weights_are_named(copy):
         load_tower(copy, MIDDLE)
 
 
+@pytest.mark.parametrize(
+    ("index", "told"),
+    [
+        ('{"weight_map": "no"}', "has no weight_map"),
+        (
+            '{"weight_map": {"a": "gone.safetensors"}}',
+            r"cannot load .*copy: it lacks gone.safetensors .*save_pretrained",
+        ),
+    ],
+)
+def test_a_damaged_index_of_shards_is_named(copy, index, told):
+    (copy / "model.safetensors").rename(copy / "model-00001-of-00001.safetensors")
+    (copy / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+    with pytest.raises(SubjectMissing, match=told):
+        load_tower(copy, MIDDLE)
+
+
 @pytest.mark.parametrize("kept", ["tokenizer", "processor", "neither"])
 def test_a_missing_processor_or_tokenizer_is_named_with_the_cure(family, copy, kept):
     if family in TOWERS:

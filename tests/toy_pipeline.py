@@ -6,6 +6,7 @@ Run as ``python -m tests.toy_pipeline OUT pause SECONDS`` it is slow enough to b
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -78,6 +79,16 @@ RECIPE: dict[str, Any] = {
     },
 }
 PAUSE_S = 0.0
+
+
+def toml_text(table: dict[str, Any], prefix: str = "") -> str:
+    """A recipe as a file."""
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{prefix}{key}]", toml_text(value, f"{prefix}{key}.")]
+    return "\n".join(lines)
 
 
 def toy_recipe(**changes: Any) -> Recipe:

@@ -19,10 +19,11 @@ CORRELATIONAL = "top_k_masks"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether two texts of one feature name the same sorts of thing."""
+    """Whether two texts of one feature say the same."""
 
     same: bool | None
-    """None where nobody knows what the texts name."""
+    """True for the same words, False for different sorts of thing; None where that cannot be told, also where both name
+    the same sort: a palm tree and a tulip are both plants, and no agreement."""
     words: str
 
 
@@ -34,7 +35,8 @@ def verdict(causal: Sequence[str] | None, correlational: Sequence[str] | None, s
         return Verdict(same=None, words="Whether they name the same sort of thing is not known.")
     shared = [group for group in causal if group in correlational]
     if shared:
-        return Verdict(same=True, words=f"They agree: both name {listed(shared)}.")
+        told = f"In different words, both name the same sort of thing: {listed(shared)}. It need not be the same thing."
+        return Verdict(same=None, words=told)
     told = f"They disagree: steering names {listed(causal)}, the top images {listed(correlational)}."
     return Verdict(same=False, words=told)
 

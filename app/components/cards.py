@@ -9,7 +9,7 @@ from app.components import addresses
 from app.components.charts import interval_axis, truth_badge
 from app.components.markup import Child, Markup, h, join
 from app.components.numbers import count, missing, n_equals, number
-from app.ranking import Standing, place_words
+from app.ranking import Standing
 from backend.feature_store import ExplanationRecord, SyntheticRecord
 from backend.types import Arm, Score
 
@@ -73,7 +73,7 @@ def score_rows(
 ) -> Markup:
     """A metric per row, in the order of ``metrics``: value, place on its axis, interval and n; or why it is absent.
 
-    ``places`` (metric to the words of its place among the methods) stand before the values.
+    ``places`` (metric to place among the methods, in words) stand before the values.
     """
     rows = []
     order = {name: place for place, name in enumerate(metrics)}
@@ -163,7 +163,7 @@ def arm_card(
 ) -> Markup:
     """One method's (or control's) explanation with its scores, its places, generated images and raw answer."""
     arm = record.arm
-    places = {name: place_words(ranked, arm.key) for name, ranked in standing.places.items()} if standing else {}
+    places = {name: standing.words(name, arm.key) for name in standing.places} if standing else {}
     winner = h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★") if record.is_best else None
     failed = f"No text: {record.failure or 'the model gave none'}"
     return h(

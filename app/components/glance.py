@@ -9,7 +9,7 @@ from app.components.cards import metric_notes
 from app.components.charts import TRUTH_KINDS
 from app.components.markup import Child, Markup, h
 from app.components.numbers import n_equals, number
-from app.ranking import Standing, place_words
+from app.ranking import Standing
 from backend.feature_store import ExplanationRecord
 from backend.types import Arm, Score
 
@@ -63,6 +63,8 @@ def _row(
     vote: Child = "–" if mean is None else number(mean)
     if record.is_best:
         vote = [vote, " ", h("span", "best", class_="ico-badge", data_kind="winner", data_sign="★")]
+    elif key in standing.leaders:
+        vote = [vote, " ", h("span", "tied", class_="ico-badge", data_sign="=")]
     signs = {kind: f"{sign} {words}" for kind, words, sign in TRUTH_KINDS}
     truth = signs.get(record.truth_outcome.value, "–")
     classes = "is-control" if record.arm.is_control else "is-winner" if record.is_best else None
@@ -72,7 +74,7 @@ def _row(
 def _cell(score: Score | None, n_in_head: bool, metric: str, key: str, standing: Standing) -> Markup:
     if score is None or score.value is None:
         return h("td", h("span", "–", aria_hidden="true"), h("span", "no value", class_="ico-hidden"))
-    place = place_words(standing.places.get(metric, {}), key)
+    place = standing.words(metric, key)
     told = None if place is None else h("span", place, class_="ico-place")
     n = None if n_in_head else h("span", n_equals(score.n), class_="ico-n")
     interval = None
@@ -98,8 +100,8 @@ def _vote_words(standing: Standing, cards: Mapping[str, Mapping[str, Any]], show
     if standing.metrics:
         names = ", ".join(str(cards[name].get("label")) for name in standing.metrics)
         told += f" The vote is the mean place over {names} (n = {standing.n_candidates} methods)."
-        if standing.n_best > 1:
-            told += f" {standing.n_best} of them tie, so a stored seed drew the best one by lot."
+        if len(standing.leaders) > 1:
+            told += f" {len(standing.leaders)} of them tie, so a stored seed drew the best one by lot."
     elif standing.n_candidates:
         told += " No metric has a value for every method, so none could vote: the seed chose."
     if left_out:

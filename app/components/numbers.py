@@ -70,6 +70,14 @@ def precision_words(record: FeatureRecord) -> str | None:
     return words + (f" {n_equals(record.truth_n_images)} images" if record.truth_n_images else "")
 
 
+def firing_words(record: FeatureRecord) -> str:
+    """What a firing fraction is a share of, and on how many images the feature fires: ``of 409,600 patches; ...``."""
+    n_active = sum(record.histogram)
+    # The table keeps the share as float32: seven digits, of which six are sure.
+    n = f"{float(f'{n_active / record.firing_fraction:.6g}'):,.0f} " if n_active and record.firing_fraction else ""
+    return f"of {n}patches; on {count(record.n_images_active)} images"
+
+
 def fact(label: str, value: Markup | str, note: str | None = None) -> Markup:
     """One labelled number in a row of facts."""
     return h(

@@ -185,15 +185,21 @@ def _sae(sae: Mapping[str, Any]) -> dict[str, Child]:
     def told(name: str, show: Any) -> Child:
         return show(sae[name]) if sae.get(name) is not None else "not recorded"
 
+    n = sae.get("n_held_out_tokens")
+    held_out = f", n = {count(int(n))} held-out patches" if n is not None else ""
+
+    def measured(name: str, digits: int) -> Child:
+        return told(name, lambda value: f"{number(value, digits)}{held_out}")
+
     return {
         "Features": told("d_sae", count),
         "Alive": told("alive", count),
         "Dead": told("dead", count),
         "k (active per patch)": told("k", count),
         "Width": told("d_model", count),
-        "Explained variance": told("explained_variance", lambda value: number(value, 3)),
-        "NMSE (error over variance)": told("nmse", lambda value: number(value, 3)),
-        "L0 (mean features per patch)": told("l0", lambda value: number(value, 1)),
+        "Explained variance": measured("explained_variance", 3),
+        "NMSE (error over variance)": measured("nmse", 3),
+        "L0 (mean features per patch)": measured("l0", 1),
         "Trained on": f"{told('n_tokens', count)} patches",
     }
 

@@ -220,7 +220,7 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
             )
         cache = output.past_key_values
 
-        def next_logits(tokens: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt vocabulary"]:
+        def next_logits(tokens: Int[Tensor, " row"]) -> Float[Tensor, "row vocabulary"]:
             n_before = cache.get_seq_length()
             with torch.no_grad():
                 step = self.model(
@@ -228,7 +228,7 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
                     attention_mask=self.step_mask,
                     past_key_values=cache,
                     use_cache=True,
-                    **prepared.placed(n_prompts, first=n_before, end=n_before + 1),
+                    **prepared.placed(len(tokens), first=n_before, end=n_before + 1),
                 )
             return step.logits[:, -1]
 
@@ -241,6 +241,7 @@ class AnsweringSubject(CheckpointTower, SubjectModel):
             sampling=sampling,
             should_stop=should_stop,
             every=every,
+            keep_rows=cache.batch_select_indices,
         )
 
     @torch.no_grad()

@@ -25,10 +25,13 @@ from backend.errors import SubjectError, SubjectMissing
 from backend.models._quantized import quantization_options, require_only_language
 from backend.models.base import ModelCard
 from backend.types import Quantization
+from backend.weights import missing_files
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+WHOLE = "model.safetensors"
+"""Weights in one file: transformers then reads no index of shards."""
 WITHOUT_WEIGHTS = "meta"
 """Device on which only sizes are kept: nothing is read but config.json and processor, and nothing can be computed."""
 _one_at_a_time = threading.Lock()
@@ -129,6 +132,8 @@ def _load_model(
     options = {} if quantize is None else quantization_options(quantize, device)
     if not any(folder.glob("*.safetensors")):
         raise SubjectMissing(_message(folder, card, "it holds no weights (*.safetensors)"))
+    if not (folder / WHOLE).is_file() and (absent := missing_files(folder, ())):
+        raise SubjectMissing(_message(folder, card, f"it lacks {', '.join(absent)}"))
     try:
         with _one_at_a_time:
             loaded: Any = model_class.from_pretrained(

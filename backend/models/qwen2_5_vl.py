@@ -22,7 +22,6 @@ docs/decisions/013-further-families.md. Written against transformers 5.23, whose
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.vision_utils import get_vision_window_index
 
 from backend.errors import SubjectError
+from backend.model_shapes import SQUARE_PX, nearest_square
 from backend.models._answering import AnsweringSubject
 from backend.models._checkpoint import Checkpoint, load_checkpoint
 from backend.models._tower import squeezed
 from backend.models.base import ModelCard, TowerState
 from backend.types import HookPoint, PatchGrid, Quantization
 
-IMAGE_PX = 448
+IMAGE_PX = SQUARE_PX["qwen2_5_vl"]
 
 
 def load(
@@ -97,13 +97,13 @@ class Qwen25VLSubject(AnsweringSubject):
         step = self._patch_px * self._merge
         size: Any = self._checkpoint.image_processor.size
         least, most = getattr(size, "shortest_edge", None), getattr(size, "longest_edge", None)
-        if not least or not most or math.isqrt(most) < step:
+        side = nearest_square(IMAGE_PX, step, least, most) if least and most else None
+        if side is None:
             raise SubjectError(
                 f"the image processor of {self.card.name} names no range of pixels that holds a square of {step} px "
                 f"(it names {dict(size)}): the processor belongs to another model"
             )
-        side = min(max(IMAGE_PX // step, math.ceil(math.isqrt(least - 1) / step)), math.isqrt(most) // step)
-        return side * step
+        return side
 
     def _patches_by_window(self) -> Int[Tensor, " patch"]:
         """Row-major patches in the order of the tower: by window, then by merged square, then by row."""

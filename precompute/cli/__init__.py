@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from backend.errors import IconoscopeError
+from backend.settings import quiet_libraries
 from precompute.cli.copy import Copy
 from precompute.cli.inspect import Inspect
 from precompute.cli.plan import PlanRecipe
@@ -47,6 +48,7 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``arguments`` defaults to the command line."""
+    quiet_libraries()
     try:
         command = tyro.cli(
             Command,

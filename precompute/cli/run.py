@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from precompute.cli.places import sae_folder
+from precompute.cli.serve import HOST, PORT, serve_afresh
 from precompute.engines import EngineOptions, open_engine
 from precompute.own_images import with_images
 from precompute.progress import choose_progress
@@ -42,6 +43,12 @@ class Run:
     """How to run; changes no result's fingerprint."""
     engine: Annotated[EngineOptions, tyro.conf.arg(name="")] = field(default_factory=EngineOptions)
     """Where the shards are computed; changes no result's fingerprint."""
+    serve: bool = False
+    """Open the explorer on the result when it is finished, or if it is there already."""
+    port: int = PORT
+    """With --serve: TCP port to listen on."""
+    host: str = HOST
+    """With --serve: address to listen on; 0.0.0.0 lets other machines in."""
 
     def __call__(self) -> int:
         recipe = chosen_recipe(self.recipe, self.images, self.sae)
@@ -54,10 +61,22 @@ class Run:
                     recipe, self.out, self.runtime, choose_progress(), command=command, engine=engine
                 )
         except KeyboardInterrupt:
-            print(f"iconoscope: stopped; finished shards are kept. Go on with: {command}", file=sys.stderr)
+            again = f"{command}{self._serving()}"
+            print(f"iconoscope: stopped; finished shards are kept. Go on with: {again}", file=sys.stderr)
             return 130
-        print(artifacts["atlas"].folder)
+        atlas = artifacts["atlas"].folder
+        print(atlas)
+        if self.serve:
+            serve_afresh(atlas, self.host, self.port)
         return 0
+
+    def _serving(self) -> str:
+        """The options that open the explorer, as they were given."""
+        if not self.serve:
+            return ""
+        given = {"--port": (self.port, PORT), "--host": (self.host, HOST)}
+        changed = (f" {name} {shlex.quote(str(value))}" for name, (value, default) in given.items() if value != default)
+        return " --serve" + "".join(changed)
 
 
 @dataclass(frozen=True, kw_only=True)

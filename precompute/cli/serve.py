@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import tyro
 
@@ -19,6 +20,8 @@ from precompute.recipe import load_recipe
 from precompute.status import require_current
 
 DEMO_RECIPE = "world"
+HOST, PORT = "127.0.0.1", 7860
+"""Where the explorer listens unless told otherwise: on this machine only."""
 
 
 def open_explorer(
@@ -42,6 +45,17 @@ def open_explorer(
     explorer.wait()
 
 
+def serve_afresh(atlas: Path, host: str, port: int) -> NoReturn:
+    """Let ``iconoscope serve`` take the place of this process: what a run has loaded is gone from memory then.
+
+    Threads are also counted anew, which torch does not do once it is loaded (app/launching.py).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    program = [sys.executable, "-m", "precompute", "serve", str(atlas.resolve()), "--host", host, "--port", str(port)]
+    os.execv(sys.executable, program)
+
+
 def tell(line: str) -> None:
     """Print one line of what happens before the explorer answers."""
     print(line, file=sys.stderr, flush=True)
@@ -56,9 +70,9 @@ class Serve:
 
     atlas: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ATLAS")]
     """Folders of atlases, or of runs; the first one opens, the page leads to the others."""
-    port: int = 7860
+    port: int = PORT
     """TCP port to listen on."""
-    host: str = "127.0.0.1"
+    host: str = HOST
     """Address to listen on; 0.0.0.0 lets other machines in."""
 
     subject: str | None = None
@@ -79,9 +93,9 @@ class Serve:
 class Demo:
     """Open the explorer on the atlas that ships with the project, after checking that it fits recipe and code."""
 
-    port: int = 7860
+    port: int = PORT
     """TCP port to listen on."""
-    host: str = "127.0.0.1"
+    host: str = HOST
     """Address to listen on; 0.0.0.0 lets other machines in."""
 
     def __call__(self) -> int:

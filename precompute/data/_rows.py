@@ -36,11 +36,21 @@ def split_of_file(path: Path) -> str:
 
 
 def parquet_splits(folder: Path) -> dict[str, list[Path]]:
-    """The Parquet files below a folder by split, sorted."""
-    found: dict[str, list[Path]] = {}
+    """The Parquet files below a folder by split, sorted.
+
+    A dataset may have several configurations, a folder each. A split that only one of them has goes by its own name; of
+    one that several have each is ``<folder>/<split>``.
+    """
+    found: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(folder.rglob("*.parquet")):
-        found.setdefault(split_of_file(path), []).append(path)
-    return found
+        split = split_of_file(path)
+        place = path.parent.parent if split == path.parent.name and path.stem.isdigit() else path.parent
+        found.setdefault(split, {}).setdefault(place.relative_to(folder).as_posix(), []).append(path)
+    return {
+        split if len(places) == 1 else f"{place}/{split}".removeprefix("./"): files
+        for split, places in found.items()
+        for place, files in places.items()
+    }
 
 
 def require_whole(split: str, files: Sequence[Path], mend: str) -> None:

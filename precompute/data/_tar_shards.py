@@ -26,20 +26,19 @@ INDEX_SCHEMA = pa.schema([("shard", pa.int32()), ("member", pa.string()), ("offs
 class TarSource:
     """All pictures of some shards, in the order of the shards and of the members in them."""
 
-    def __init__(self, name: str, shards: Sequence[Path]) -> None:
+    def __init__(self, name: str, shards: Sequence[Path], called: Sequence[str] | None = None) -> None:
+        """Open shards; ``called`` is what ids call each of them, different names: by default those of the files."""
         self.name = name
         self._shards = tuple(shards)
         self._files: dict[int, int] = {}
         self._lock = Lock()
-        stems = [shard.stem for shard in shards]
-        if len(set(stems)) < len(stems):
-            raise DataError(f"Two shards of {name} have the same name, and ids are made of it: rename one.")
+        called = called or [shard.stem for shard in shards]
         self.state = digest(*(part for shard in shards for part in stamp(shard)))
         index = self._index()
         columns = (index[column].to_pylist() for column in ("shard", "offset", "size"))
         self._places: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
         pairs = zip(self._places, index["member"].to_pylist(), strict=True)
-        self.keys = tuple(f"{stems[shard]}/{member}" for (shard, _, _), member in pairs)
+        self.keys = tuple(f"{called[shard]}/{member}" for (shard, _, _), member in pairs)
         if len(set(self.keys)) < len(self.keys):
             twice = next(key for key, n in Counter(self.keys).items() if n > 1)
             raise DataError(

@@ -2,7 +2,8 @@
 
 ``[data] path`` is a repository id (``ILSVRC/imagenet-1k``) that is in the local cache, a folder with its Parquet files,
 or one that ``datasets`` wrote with save_to_disk. [data.sources] says which split of the dataset each of our splits
-reads; those that read the same one divide it by rule. An id is ``<split>/<row>``.
+reads; those that read the same one divide it by rule. An id is ``<split>/<row>``. Where several configurations of a
+dataset have a split of the same name, it is written ``<configuration>/<split>``: they are never mixed.
 
 Nothing is fetched unless [data] download = true, and HF_HUB_OFFLINE is respected even then. With streaming = true only
 as many pictures as the limits ask for are fetched, and kept.
@@ -120,9 +121,14 @@ def _iterable(section: DataSection, name: str) -> Any:
             f"{section.path} would be fetched from the network ({page_of(section.path)}): set download = true under "
             "[data] to allow it, or give the folder of a local copy."
         )
+    configuration, _, split = name.rpartition("/")
+    source, options = section.path, {"name": configuration or None}
+    if place.is_dir():
+        if files := parquet_splits(place):
+            _require_split(section, name, list(files))
+        source, options = str(place / configuration), {}
     try:
-        source = str(place) if place.is_dir() else section.path
-        return datasets.load_dataset(source, split=name, streaming=True).decode(False)
+        return datasets.load_dataset(source, split=split, streaming=True, **options).decode(False)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DatasetMissing(_unreachable(section.path, error)) from error
 

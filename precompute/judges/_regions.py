@@ -32,6 +32,14 @@ def prompts_of(text: str, choice: MaskChoice) -> tuple[str, ...]:
     return found
 
 
+def read_prompts(text: str, choice: MaskChoice) -> tuple[str, ...]:
+    """As :func:`prompts_of`, and () for a text that names nothing."""
+    try:
+        return prompts_of(text, choice)
+    except UnparsableExplanation:
+        return ()
+
+
 def chosen_region(
     masks: Sequence[Bool[np.ndarray, "h w"]] | Bool[np.ndarray, "mask h w"], choice: MaskChoice, height: int, width: int
 ) -> Bool[np.ndarray, "h w"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -68,6 +68,23 @@ class ImageTextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class CutsTexts(Protocol):
+    """A judge whose text encoders hold so many tokens and no more: of a longer text they read the beginning."""
+
+    def cut_texts(self, texts: Sequence[str]) -> Mapping[str, int]:
+        """How many of some texts each of its text encoders cuts; the encoder with its limit, in words, is the key."""
+        ...
+
+
+def n_longer(tokenizer: Any, texts: Sequence[str], limit: int) -> int:
+    """How many texts have more than ``limit`` tokens (marks of beginning and end too), by a transformers tokenizer."""
+    if not texts:
+        return 0
+    # Not verbose: it would say on the terminal what is counted here.
+    return sum(len(ids) > limit for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"])
+
+
 class TruthOracle(Protocol):
     """Knows what is in every patch, and whether a text names a concept."""
 
@@ -80,7 +97,7 @@ class TruthOracle(Protocol):
     def masks(self, image_set: ImageSet, image_ids: Sequence[str]) -> Bool[np.ndarray, "image concept row col"]: ...
 
     def judge(self, concept: str, text: str) -> TruthOutcome:
-        """RIGHT, PARTLY (family or hypernym) or WRONG; a text that cannot be parsed is WRONG."""
+        """RIGHT, PARTLY (the family, another of it, or a long list) or WRONG, as is a text that cannot be parsed."""
         ...
 
     def family(self, concept: str) -> str:
@@ -119,6 +136,11 @@ class Judges:
             "truth": self.truth,
         }
         return {name: judge.fingerprint for name, judge in named.items() if judge is not None}
+
+    def cut_texts(self, texts: Sequence[str]) -> dict[str, int]:
+        """As :class:`CutsTexts`, over all judges that read with a text encoder."""
+        judges = [one for one in (self.generator, self.segmenter, self.image_text) if isinstance(one, CutsTexts)]
+        return {encoder: n for one in judges for encoder, n in one.cut_texts(texts).items()}
 
 
 # ------------------------------------------------------------------------------------------------ paper-scale judges

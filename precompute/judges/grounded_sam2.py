@@ -32,9 +32,10 @@ from precompute.judges._regions import (
     chosen_region,
     places_by_shape,
     prompts_of,
+    read_prompts,
 )
 from precompute.judges._sam2_checkpoint import SAM2_PATTERNS, load_sam2, needed_sam2, sam2_predictor
-from precompute.judges.base import JudgeKind, NeededWeights
+from precompute.judges.base import JudgeKind, NeededWeights, n_longer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +90,11 @@ class RememberedBackbone(nn.Module):
         return maps, [torch.cat([one.positions[level] for one in self.given]) for level in levels]
 
 
+def sentence_of(phrases: Sequence[str]) -> str:
+    """What the detector reads: phrases that end with a full stop do not see one another's words."""
+    return ". ".join(phrases) + "."
+
+
 class BoxFinder:
     """Grounding DINO: boxes for phrases."""
 
@@ -120,7 +126,7 @@ class BoxFinder:
             self._features.get(image_id, lambda image=image: self._embed(image))
             for image_id, image in zip(image_ids, images, strict=True)
         ]
-        prompt = ". ".join(phrases) + "."
+        prompt = sentence_of(phrases)
         boxes: list[np.ndarray] = [np.zeros((0, 4))] * len(images)
         sizes = [(image.height, image.width) for image in images]
         for places in places_by_shape(features, lambda one: one.shape):
@@ -240,6 +246,15 @@ class GroundedSam2:
     @cached_property
     def drawer(self) -> MaskDrawer:
         return MaskDrawer(self._folders[1], device=self._device, cached_images=self._cached_images)
+
+    def cut_texts(self, texts: Sequence[str]) -> dict[str, int]:
+        """See :class:`precompute.judges.base.CutsTexts`."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        limit = int(AutoConfig.from_pretrained(self._folders[0], local_files_only=True).max_text_len)
+        tokenizer: Any = AutoTokenizer.from_pretrained(self._folders[0], local_files_only=True)
+        read = [sentence_of(read_prompts(text, self._mask_choice)) for text in texts]
+        return {f"segmenter's text encoder ({limit} tokens)": n_longer(tokenizer, read, limit)}
 
     def segment(
         self, image_ids: Sequence[str], images: Sequence[Image.Image], text: str

@@ -108,6 +108,16 @@ class OpenClipEncoder:
         """Token ids [text token], padded; a long text keeps its first words."""
         return self._tokenize(list(texts))
 
+    def cut_texts(self, texts: Sequence[str]) -> dict[str, int]:
+        """See :class:`precompute.judges.base.CutsTexts`."""
+        if not texts:
+            return {}
+        read = self.tokens(texts)
+        limit = read.shape[1]
+        # With room for one token more, a text that was cut has a word where its end stood; no other row changes.
+        roomy = self._tokenize(list(texts), context_length=limit + 1)[:, :limit]
+        return {f"CLIP score's CLIP ({limit} tokens)": int((read != roomy).any(dim=1).sum())}
+
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Normalised pictures [image 3 side side], bicubic as CLIP was trained."""
         side = self.model.visual.image_size

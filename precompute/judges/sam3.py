@@ -21,8 +21,15 @@ from torch import Tensor
 from backend.artifacts import fingerprint
 from backend.batching import in_batches
 from backend.weights import files_fingerprint
-from precompute.judges._regions import CACHED_IMAGES, EmbeddingCache, MaskChoice, chosen_region, prompts_of
-from precompute.judges.base import JudgeKind, NeededWeights
+from precompute.judges._regions import (
+    CACHED_IMAGES,
+    EmbeddingCache,
+    MaskChoice,
+    chosen_region,
+    prompts_of,
+    read_prompts,
+)
+from precompute.judges.base import JudgeKind, NeededWeights, n_longer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,11 +117,24 @@ class Sam3:
             for image_id, image in zip(image_ids, images, strict=True)
         ]
 
+    def cut_texts(self, texts: Sequence[str]) -> dict[str, int]:
+        """See :class:`precompute.judges.base.CutsTexts`: texts of which at least one prompt is cut."""
+        limit = self._n_tokens
+        prompts = [read_prompts(text, self._mask_choice) for text in texts]
+        cut = sum(n_longer(self._processor.tokenizer, one, limit) > 0 for one in prompts)
+        return {f"segmenter's text encoder ({limit} tokens)": cut}
+
+    @cached_property
+    def _n_tokens(self) -> int:
+        from transformers import Sam3Config
+
+        config: Any = Sam3Config.from_pretrained(self._folder, local_files_only=True)
+        return config.text_config.max_position_embeddings
+
     def _words(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Token ids [prompt token] with their mask; a longer prompt keeps its first words."""
-        length = self.model.config.text_config.max_position_embeddings
         words = self._processor.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            list(prompts), padding="max_length", truncation=True, max_length=self._n_tokens, return_tensors="pt"
         )
         return {name: words[name].to(self._device) for name in ("input_ids", "attention_mask")}
 

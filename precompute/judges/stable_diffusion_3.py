@@ -11,6 +11,7 @@ are for measuring; whoever publishes them should look at them first.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from backend.artifacts import fingerprint
 from backend.batching import in_batches
 from backend.errors import DependencyMissing, UnparsableExplanation
 from backend.weights import files_fingerprint
-from precompute.judges.base import JudgeKind, NeededWeights
+from precompute.judges.base import JudgeKind, NeededWeights, n_longer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +36,8 @@ COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "text_enc
 T5_COMPONENTS = ("tokenizer_3", "text_encoder_3")
 _WEIGHTED = {"text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"}
 PROMPT = "A realistic image of {text}"
+T5_TOKENS = 256
+"""What diffusers gives the third text encoder to read."""
 VERSION = 1
 """Bumped when the way from text to pixels changes."""
 
@@ -115,20 +118,42 @@ class StableDiffusion3:
             ) from error
         left_out = {} if self._settings["t5"] else dict.fromkeys(T5_COMPONENTS)
         library: Any = diffusers  # its names are made when asked for, which no type checker sees
+        library.utils.logging.disable_progress_bar()
         pipeline = library.StableDiffusion3Pipeline.from_pretrained(
-            str(self._folder), torch_dtype=self._dtype, local_files_only=True, use_safetensors=True, **left_out
+            str(self._folder), dtype=self._dtype, local_files_only=True, use_safetensors=True, **left_out
         )
         pipeline.set_progress_bar_config(disable=True)
+        # It would print every prompt that is longer than CLIP reads; cut_texts counts them.
+        logging.getLogger(type(pipeline).__module__).setLevel(logging.ERROR)
+        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2, pipeline.tokenizer_3):
+            if tokenizer is not None:
+                tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         pipeline.to(self._device)
         if self._compiled:
             pipeline.transformer.compile(mode="max-autotune-no-cudagraphs")
         return pipeline
 
+    def cut_texts(self, texts: Sequence[str]) -> dict[str, int]:
+        """See :class:`precompute.judges.base.CutsTexts`; words of the prompt around a text count as well."""
+        from transformers import AutoTokenizer
+
+        prompts, counts = [self._prompt(text) for text in texts], dict[str, int]()
+        # Both CLIPs have the same words and the same limit.
+        for folder, name, tokens in (("tokenizer", "CLIP", None), ("tokenizer_3", "T5", T5_TOKENS)):
+            if folder in components(bool(self._settings["t5"])):
+                tokenizer: Any = AutoTokenizer.from_pretrained(self._folder / folder, local_files_only=True)
+                limit = tokens or tokenizer.model_max_length
+                counts[f"image generator's {name} ({limit} tokens)"] = n_longer(tokenizer, prompts, limit)
+        return counts
+
+    def _prompt(self, text: str) -> str:
+        return str(self._settings["prompt"]).replace("{text}", text.strip().lower())
+
     def generate(self, text: str, n: int, seed: int) -> list[Image.Image]:
         """``n`` RGB images; image ``i`` is the same for every ``n`` above it. Raises UnparsableExplanation."""
         if not any(letter.isalnum() for letter in text):
             raise UnparsableExplanation(f"there is no word in {text!r}")
-        prompt = str(self._settings["prompt"]).replace("{text}", text.strip().lower())
+        prompt = self._prompt(text)
         seeds = [image_seed(text, seed, index) for index in range(n)]
         parts = in_batches("generated images", n, self._images_per_batch, lambda part: self._draw(prompt, seeds[part]))
         return [image for part in parts for image in part]

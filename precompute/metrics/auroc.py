@@ -4,8 +4,9 @@ Three readings, all with mean-pooled activations:
 
 * ``auroc_real``: against random real scoring images. Positives are synthetic and negatives real, so a difference in
   style alone moves it.
-* ``auroc_synthetic``: against images generated from other features' explanations by the same arm (hard negatives from
-  the same generator). Different words for one concept are among them, so 1 is out of reach for common concepts.
+* ``auroc_synthetic``: against images generated from other features' explanations by any method (hard negatives from
+  the same generator, the same ones for every arm). Different words for one concept are among them, so 1 is out of
+  reach for common concepts.
 * ``auroc_per_feature``: the mean of the two.
 
 ``auroc_pooled`` is the paper's: one AUROC over the raw activations of all features, with as many real negatives as

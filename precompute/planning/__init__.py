@@ -24,6 +24,7 @@ from precompute.planning.workload import SplitSizes, workload
 from precompute.recipe import ExplainerSection, Recipe, Runtime, SubjectSection
 from precompute.sae_run import held_out_count
 from precompute.shrunken import ensure_for
+from precompute.subject import device_of
 
 HERE = "here"
 """The device that stands for this machine: measured, not calculated."""
@@ -94,7 +95,8 @@ def make_plan(recipe: Recipe, device: str, runtime: Runtime) -> Plan:
     held_out = held_out_count(sizes.train) if recipe.sae.path is None else min(N_IMAGES, sizes.explain)
     concepts = _concepts(recipe)
     work = workload(recipe, sizes, patches_per_image=subject.n_patches, n_concepts=concepts, held_out=held_out)
-    stages = stage_costs(recipe, work, costs, subject, explainer, rows)
+    on_gpu = device != HERE or device_of(runtime) != "cpu"
+    stages = stage_costs(recipe, work, costs, subject, explainer, rows, prefetch=runtime.prefetch and on_gpu)
     return Plan(
         recipe=recipe.name,
         device=device,

@@ -7,10 +7,12 @@ word is read as the unknown one. Weights are random, so which words a model says
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from torch import Tensor, nn
+from transformers import GenerationConfig
 
 IN_PROMPTS = (
     "user model assistant what is shown in the image images highlighted element of a an . , : ? - ' \" ; / ( ) "
@@ -32,6 +34,8 @@ IN_SCENES = (
 WORDS = tuple(dict.fromkeys((*IN_PROMPTS, *IN_SCENES)))
 OUTPUT_DEVIATION = 0.02
 """Of the output weights: small where they are tied to the input, so that an answer follows the images."""
+SPECIAL_SHARE = 0.3
+"""Of that for special tokens, which are said less often than words."""
 
 
 def word_tokenizer(special_tokens: Sequence[str], words: Iterable[str] = WORDS) -> Tokenizer:
@@ -44,21 +48,38 @@ def word_tokenizer(special_tokens: Sequence[str], words: Iterable[str] = WORDS) 
     return tokenizer
 
 
-@torch.no_grad()
-def randomise(model: nn.Module, output: Tensor, *, n_special: int, keep: Sequence[str] = ()) -> None:
-    """Give every matrix random entries of unit gain, so that answers depend on every image token.
-
-    A fresh transformers model has small weights and zero positions: its answers would not notice an image, and one
-    token could be taken for another unseen.
+def save_answering(model: Any, processor: Any, folder: Path, *, n_special: int, stops: Sequence[str] = ()) -> Path:
+    """Give a vision-language model its random weights and write it to ``folder`` with its processor.
 
     Args:
-        model: changed in place.
-        output: the language model's output weights [vocabulary d_text].
-        n_special: special tokens, at the front of the vocabulary; they are said less often than words.
-        keep: parts of names of the parameters that stay as they are.
+        model: fresh, of a class with an ``lm_head``; call ``torch.manual_seed`` before building it.
+        processor: of its family; the model's answers end at the end token of its tokenizer.
+        n_special: special tokens, at the front of the vocabulary.
+        stops: further tokens that end an answer.
+    """
+    _randomise(model, n_special)
+    tokenizer = processor.tokenizer
+    ends = [tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(token) for token in stops)]
+    model.generation_config = GenerationConfig(
+        eos_token_id=ends if stops else ends[0],
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def _randomise(model: Any, n_special: int) -> None:
+    """Every matrix gets random entries of unit gain, so that answers depend on every image token.
+
+    A fresh transformers model has small weights and zero positions: its answers would not notice an image, and one
+    token could be taken for another unseen. Only the patches are embedded as they were.
     """
     for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and not any(part in name for part in keep):
+        if parameter.ndim >= 2 and "patch_embed" not in name:
             parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    output = model.lm_head.weight
     output.normal_(std=OUTPUT_DEVIATION)
-    output[:n_special] *= 0.3
+    output[:n_special] *= SPECIAL_SHARE

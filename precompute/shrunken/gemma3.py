@@ -14,13 +14,12 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     Gemma3Processor,
     Gemma3TextConfig,
-    GenerationConfig,
     PreTrainedTokenizerFast,
     SiglipVisionConfig,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-from precompute.shrunken._words import WORDS, randomise, word_tokenizer
+from precompute.shrunken._words import WORDS, save_answering, word_tokenizer
 
 SPECIAL_TOKENS = (
     "<pad>",
@@ -148,12 +147,5 @@ def build(
     model = Gemma3ForConditionalGeneration(
         build_config(tokenizer, sliding_window=sliding_window, patch_px=patch_px)
     ).eval()
-    randomise(model, model.lm_head.weight, n_special=len(SPECIAL_TOKENS), keep=("patch_embedding",))
-    model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    model.save_pretrained(folder)
-    build_processor(tokenizer).save_pretrained(folder)
-    return folder
+    processor = build_processor(tokenizer)
+    return save_answering(model, processor, folder, n_special=len(SPECIAL_TOKENS), stops=("<end_of_turn>",))

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    GenerationConfig,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
@@ -21,7 +20,7 @@ from transformers import (
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
-from precompute.shrunken._words import randomise, word_tokenizer
+from precompute.shrunken._words import save_answering, word_tokenizer
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -124,10 +123,5 @@ def build(folder: Path, *, seed: int = 0) -> Path:
     tokenizer = build_internvl_tokenizer()
     torch.manual_seed(seed)
     model: Any = InternVLForConditionalGeneration(build_internvl_config(tokenizer)).eval()
-    randomise(model, model.lm_head.weight, n_special=len(SPECIAL_TOKENS), keep=("patch_embeddings",))
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None
-    )
-    model.save_pretrained(folder)
-    build_internvl_processor(tokenizer).save_pretrained(folder)
-    return folder
+    processor = build_internvl_processor(tokenizer)
+    return save_answering(model, processor, folder, n_special=len(SPECIAL_TOKENS))

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    GenerationConfig,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionProcessor,
@@ -21,7 +20,7 @@ from transformers import (
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
 
-from precompute.shrunken._words import randomise, word_tokenizer
+from precompute.shrunken._words import save_answering, word_tokenizer
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 IMAGE_PX, PATCH_PX = 32, 8
@@ -117,10 +116,5 @@ def build(folder: Path, *, seed: int = 0) -> Path:
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     model: Any = LlavaOnevisionForConditionalGeneration(build_config(tokenizer)).eval()
-    randomise(model, model.lm_head.weight, n_special=len(SPECIAL_TOKENS), keep=("patch_embedding",))
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None
-    )
-    model.save_pretrained(folder)
-    build_processor(tokenizer).save_pretrained(folder)
-    return folder
+    processor = build_processor(tokenizer)
+    return save_answering(model, processor, folder, n_special=len(SPECIAL_TOKENS))

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    GenerationConfig,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -20,7 +19,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-from precompute.shrunken._words import randomise, word_tokenizer
+from precompute.shrunken._words import save_answering, word_tokenizer
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -131,12 +130,5 @@ def build(folder: Path, *, seed: int = 0, patch_px: int = 8) -> Path:
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer, patch_px=patch_px)).eval()
-    randomise(model, model.lm_head.weight, n_special=len(SPECIAL_TOKENS), keep=("patch_embed",))
-    model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.eos_token_id, SPECIAL_TOKENS.index("<|endoftext|>")],
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    model.save_pretrained(folder)
-    build_processor(tokenizer, patch_px=patch_px).save_pretrained(folder)
-    return folder
+    processor = build_processor(tokenizer, patch_px=patch_px)
+    return save_answering(model, processor, folder, n_special=len(SPECIAL_TOKENS), stops=("<|endoftext|>",))

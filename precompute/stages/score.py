@@ -74,7 +74,7 @@ class ScoreStage(Stage):
     """See the module docstring."""
 
     name = "score"
-    version = 3
+    version = 4
     upstream = ("train_sae", "harvest", "explain")
     keep_shards = False
 
@@ -177,10 +177,12 @@ class ScoreStage(Stage):
 
     def finish(self, context: StageContext) -> Mapping[str, Any]:
         with fixed_threads(context.runtime.workers):
-            results = ScoreResults(context, self._open(context).judges.truth)
+            judges, texts = self._open(context).judges, distinct_texts(context.upstream["explain"])
+            results = ScoreResults(context, judges.truth)
             failures = results.write()
+            cut = {"n_texts": len(texts), "texts_cut": judges.cut_texts(texts)}
         self._session = None
-        return {"failures": failures, "notes": results.notes()}
+        return {"failures": failures, "notes": {**results.notes(), **cut}}
 
 
 STAGE = ScoreStage()

@@ -46,7 +46,7 @@ class TrainSAE(Stage):
     """See the module docstring."""
 
     name = "train_sae"
-    version = 1
+    version = 2
     sequential = True
     keep_shards = False
 

@@ -67,12 +67,12 @@ def _build(vocabulary: int) -> Any:
     return make(CONFIG["embed_dim"], CONFIG["vision_cfg"], text, output_dict=True)
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """Ids [text, CONTEXT_TOKENS]: words, <eos>, padding; a long text keeps its first words."""
-    rows = torch.zeros(len(texts), CONTEXT_TOKENS, dtype=torch.long)
+def _tokens(tokenizer: Any, texts: Sequence[str], context_length: int = CONTEXT_TOKENS) -> Tensor:
+    """Ids [text, context_length]: words, <eos>, padding; a long text keeps its first words."""
+    rows = torch.zeros(len(texts), context_length, dtype=torch.long)
     for row, text in zip(rows, texts, strict=True):
         ids = tokenizer.encode(text, add_special_tokens=False)
-        ids = (ids if isinstance(ids, list) else ids.ids)[: CONTEXT_TOKENS - 1]
+        ids = (ids if isinstance(ids, list) else ids.ids)[: context_length - 1]
         row[: len(ids) + 1] = torch.tensor([*ids, 1])
     return rows
 

@@ -128,7 +128,9 @@ class WorldTruth:
         return masks_array(image_set, image_ids)
 
     def judge(self, concept: str, text: str) -> TruthOutcome:
-        """RIGHT: the concept is among at most two named; PARTLY: its family or hypernym; else WRONG."""
+        """RIGHT: the concept is among at most two named. PARTLY: it is in a longer list, or a family or hypernym of it
+        is named, or something else that belongs to one. Else WRONG.
+        """
         try:
             parsed = parse(text)
         except UnparsableExplanation:

@@ -9,7 +9,8 @@ import pytest
 
 from app.catalogue import Catalogue, open_catalogue
 from app.services import Services
-from app.tabs.compare.beside import key_facts, page, parted, win_shares
+from app.tabs.compare.beside import key_facts, page, parted
+from app.tabs.compare.wins import wins
 from tests.builders_app import build_steerable_atlas, edit_json
 from tests.builders_atlas import BagEncoder
 
@@ -68,8 +69,12 @@ def test_an_unknown_second_atlas_becomes_the_next_one(catalogue: Catalogue) -> N
     assert f'<th scope="col">{first.key}</th>' in page(catalogue, second, "")
 
 
-def test_win_shares_add_up_and_have_intervals(services: Services) -> None:
-    found = win_shares(services)
-    assert sum(one["count"] for one in found.values()) == len(services.store)
-    assert sum(one["value"] for one in found.values()) == pytest.approx(1)
-    assert all(one["low"] <= one["value"] <= one["high"] for one in found.values())
+def test_best_explanations_of_both_are_counted_with_their_ties(catalogue: Catalogue) -> None:
+    first, second = catalogue
+    html = page(catalogue, first, second.key)
+    table = html[html.index("Share of features where a method is among the best") :]
+    for services in (first, second):
+        found = wins(services.store)
+        assert found.n == len(services.store)
+        for share in found.among.values():
+            assert f"{round((share.value or 0) * share.n)} of {share.n}" in table

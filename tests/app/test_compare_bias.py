@@ -25,6 +25,7 @@ def biased(tmp_path_factory: pytest.TempPathFactory) -> Services:
         for row in rows:
             if row["feature"] in BIASED and row["arm"] == "steering":
                 row["text"] = row["raw_text"] = "desert sand"
+                row["truth_outcome"] = "wrong"
 
     def draw_sand(rows: list[dict[str, Any]]) -> None:
         crab = [dict(row) for row in rows if row["text"] == "a red crab" and row["image_id"] == "explain-02-00"]
@@ -82,6 +83,39 @@ def test_counts_have_their_interval_and_say_what_is_not_known(biased: Services) 
     assert f"{len(found.differing)} of {found.n_known} features name different sorts of thing" in html
     assert f"For {found.n_unknown} more, what one of the two texts names is not known" in html
     assert "All features where they differ" in html
+
+
+def test_a_difference_is_not_told_without_its_control_and_who_is_right(biased: Services) -> None:
+    store = biased.store
+    html = page(biased)
+    reading = html[html.index("ico-reading") :].split("</p>")[0]
+    verdicts = {
+        feature: {one.arm.key: one.truth_outcome.value for one in store.explanations(feature)}
+        for feature in groups(store).differing
+    }
+    known = [said for said in verdicts.values() if said["steering"] != "undecidable"]
+    right = {arm: sum(said[arm] == "right" for said in known) for arm in ("top_k_masks", "steering")}
+    assert len(known) >= len(BIASED) and right["top_k_masks"] > right["steering"]
+    assert f"Top-k (masks) is right for {right['top_k_masks']} of {len(known)} (" in reading
+    assert f"and Steering for {right['steering']} of {len(known)} (" in reading
+    control = groups(store, "permuted_direction")
+    assert f"knows nothing of the feature, {len(control.differing)} of {control.n_known} (" in reading
+    assert control.differing != groups(store).differing
+
+
+def test_an_atlas_without_truth_or_control_says_neither(tmp_path: Path) -> None:
+    folder = build_steerable_atlas(tmp_path / "atlas", subject=None, n_features=15)
+
+    def forget(rows: list[dict[str, Any]]) -> None:
+        rows[:] = [row for row in rows if row["arm"] != "permuted_direction"]
+        for row in rows:
+            row["truth_outcome"] = "undecidable"
+
+    edit_table(folder, "explanations", forget)
+    html = page(open_services(folder, encoder=BagEncoder()))
+    assert "name different sorts of thing" in html
+    assert "Which of the two errs" not in html
+    assert "in place of Steering" not in html
 
 
 def test_the_list_can_be_walked_on_the_feature_page(biased: Services) -> None:

@@ -83,7 +83,9 @@ def test_the_extremes_are_sorted_and_lie_on_their_side(services: Services) -> No
 
 def test_the_test_of_the_atlas_is_quoted_with_its_direction(services: Services) -> None:
     told = summary(services, "top_k_masks", "steering", "iou")["told"]
-    assert any(line.startswith("Paired Wilcoxon test, Steering over Top-k (masks): p = 0.03") for line in told)
+    assert any(
+        line.startswith("Paired Wilcoxon test, one-sided, Steering above Top-k (masks): p = 0.03") for line in told
+    )
 
 
 def test_unknown_choices_become_the_first_ones(services: Services) -> None:

@@ -1,4 +1,4 @@
-"""Compare, tables and views: every arm with intervals, win shares that add up, and the switch between views."""
+"""Compare, tables and views: every arm with intervals, who is among the best, and the switch between views."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import pytest
 from app.bundle import STATIC_DIR
 from app.catalogue import Catalogue
 from app.map_columns import ARM_COLOURS, on_dark
-from app.services import Services
+from app.services import Services, open_services
 from app.tabs import compare
 from app.tabs.compare import tables, view_switch
+from app.tabs.compare.wins import wins
 from app.url_fields import Choice
 from app.url_state import FIELDS
+from backend.settings import load_settings
+from backend.types import ARM_BY_KEY
+from tests.builders_atlas import BagEncoder
 
 
 def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Services) -> None:
@@ -25,6 +29,7 @@ def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Ser
     assert html.count('class="ico-interval"') == 8 * 5
     assert html.index("Controls: the same procedure") > html.index("Steering-informed Top-k (heatmaps)")
     assert "paired Wilcoxon" in html
+    assert "Shares and tests take features as independent" in html
 
 
 def test_the_dots_of_a_column_share_one_axis(services: Services) -> None:
@@ -61,13 +66,34 @@ def test_the_reading_line_names_the_best_method_and_the_controls(services: Servi
     assert "The controls, which know nothing of the feature" in html
 
 
-def test_win_shares_are_bars_of_the_methods_with_interval_and_n(services: Services) -> None:
+def test_a_test_says_that_it_is_one_sided_and_what_its_effect_is(services: Services) -> None:
     html = tables.page(services)
+    section = html[html.index("<h2>Tests</h2>") :]
+    assert "Each is one-sided and asks whether the first is above the second" in section
+    assert {one["test"] for one in services.store.summary["tests"]} <= set(tables.TEST_NAMES) == set(tables.EFFECTS)
+    for told in tables.EFFECTS.values():
+        assert told in section
+    for one in services.store.summary["tests"]:
+        first, second = (ARM_BY_KEY[one[side]].label for side in ("a", "b"))
+        assert f"{first} above {second}" in section
+
+
+def test_the_choice_of_strengths_is_told_where_it_was_recorded(services: Services) -> None:
+    assert "of the select split" not in tables.page(services), "the planted atlas has no lineage"
+    shipped = open_services(load_settings().atlas_dir, encoder=BagEncoder(), verify=False)
+    assert "Steering had, for each feature, the best of its answers at 4 strengths" in tables.page(shipped)
+
+
+def test_the_bars_show_who_is_among_the_best_and_who_alone(services: Services) -> None:
+    html = tables.page(services)
+    found = wins(services.store)
     bars = html[html.index('class="ico-wins"') :]
-    widths = [float(one) for one in re.findall(r'class="ico-fill" style="width:([\d.]+)%', bars)]
-    assert len(widths) == 5
-    assert sum(widths) == pytest.approx(100, abs=0.1)
-    assert bars.count(f"of {len(services.store)}</span>") == 5
+    shared = [float(one) for one in re.findall(r'class="ico-fill is-shared" style="width:([\d.]+)%', bars)]
+    alone = [float(one) for one in re.findall(r'class="ico-fill" style="width:([\d.]+)%', bars)]
+    assert sorted(shared) == pytest.approx(sorted(100 * (one.value or 0) for one in found.among.values()), abs=0.01)
+    assert sum(alone) == pytest.approx(100 * (found.n - found.n_tied) / found.n, abs=0.05)
+    assert bars.count(f"of {len(services.store)}; alone") == 5
+    assert f"For {found.n_tied} of {found.n} features several methods are" in html
 
 
 @pytest.mark.parametrize("view", compare.VIEWS)

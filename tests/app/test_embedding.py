@@ -45,6 +45,7 @@ def test_it_shows_words_pictures_scores_and_the_way_back(client: TestClient, cat
     assert record.best_text in read.text
     assert html.count("<figure") == embedding.DEFAULT_EXEMPLARS
     assert read.text.count("n\N{NO-BREAK SPACE}=") > 5
+    assert f"residual-stream L2, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{sum(record.histogram):,} patches" in read.text
     for arm in services.store.arms:
         assert arm.label in read.text
     assert f'href="?atlas={services.key}&amp;tab=feature&amp;feature={FEATURE}"' in html

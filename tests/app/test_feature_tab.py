@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +20,14 @@ from app.components.exemplars import RANKINGS, band
 from app.components.regions import fill_path, outline_path, overlap, pack_region
 from app.feature_page import exemplars_by_ranking, page, regions_of
 from app.ranking import VOTING, place_words, places, standing
-from app.services import Services
+from app.services import Services, open_services
 from app.tabs import feature
 from app.url_state import FIELDS
 from backend.errors import UnknownFeature
 from precompute.summary import VOTING as PIPELINE_VOTING
 from precompute.voting import elect
+from tests.builders_app import build_steerable_atlas, edit_table
+from tests.builders_atlas import BagEncoder
 from tests.hostile import HOSTILE
 
 REGIONS = st.integers(1, 6).flatmap(
@@ -42,6 +46,7 @@ def test_the_page_shows_all_methods_and_controls_and_one_winner(services: Servic
             0 if arm.key == "steering_informed_top_k_masks" else 1
         )
     assert html.count('class="ico-arm is-winner"') == 1
+    assert "cosine of two texts, one of each" in html
     assert html.count('<dt title="A planted') == 8 * 5
     assert "scored over all features together" in html
 
@@ -165,10 +170,23 @@ def test_places_in_words(values: dict[str, float], words: list[str | None]) -> N
     assert place_words(ranked, "absent") is None
 
 
-def test_a_drawn_winner_is_told(services: Services) -> None:
-    for known in services.store.feature_ids.tolist():
-        n_best = standing(services, known).n_best
-        assert ("drew the best one by lot" in page(services, known)) == (n_best > 1)
+def test_a_tie_for_the_best_is_told_with_the_others_names(tmp_path: Path) -> None:
+    folder = build_steerable_atlas(tmp_path / "atlas", subject=None, n_features=12)
+    tied = ("top_k_masks", "steering_informed_top_k_masks")
+
+    def tie(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["feature"] == 2 and row["arm"] in tied and row["value"] is not None:
+                row["value"] = 0.99
+
+    before = open_services(folder, encoder=BagEncoder())
+    assert "equally good" not in page(before, 2)
+    edit_table(folder, "scores", tie)
+    services = open_services(folder, encoder=BagEncoder())
+    assert set(standing(services, 2).leaders) == set(tied)
+    html = page(services, 2)
+    assert "by Steering-informed Top-k (masks); equally good by the vote: Top-k (masks)" in html
+    assert 'data-sign="=">tied' in html
 
 
 # -------------------------------------------------------------------------------------------------------- regions
@@ -224,8 +242,8 @@ def test_bands_of_the_range(place: int, n: int, words: str) -> None:
 @pytest.mark.parametrize(
     ("causal", "correlational", "same_text", "same", "words"),
     [
-        (("animal",), ("animal",), False, True, "They agree: both name animal."),
-        (("plain_colour", "animal"), ("plain_colour",), False, True, "They agree: both name plain colour."),
+        (("animal",), ("animal",), False, None, "both name the same sort of thing: animal. It need not be"),
+        (("plain_colour", "animal"), ("plain_colour",), False, None, "the same sort of thing: plain colour. It need"),
         (("background",), ("animal",), False, False, "steering names background, the top images animal"),
         (None, ("animal",), False, None, "not known"),
         ((), ("animal",), False, None, "not known"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from app.intervals import median, wilson
 from precompute import statistics
@@ -33,6 +34,16 @@ def test_the_interval_of_a_median_holds_it_as_often_as_it_says() -> None:
         assert found.high is not None
         held += found.low <= np.log(2) <= found.high
     assert 0.94 <= held / 2000 <= 0.985
+
+
+@pytest.mark.parametrize("n", [*range(6, 120), 200, 500, 1024, 7001])
+def test_the_interval_of_a_median_is_nowhere_narrower_than_it_says(n: int) -> None:
+    found = median(np.arange(n, dtype=float))
+    assert found.low is not None
+    assert found.high is not None
+    # It holds the median if more than ``low`` items lie below it and at most ``high`` do: a binomial count.
+    held = stats.binom.cdf(found.high, n, 0.5) - stats.binom.cdf(found.low, n, 0.5)
+    assert 0.95 <= held <= 0.9985
 
 
 def test_few_values_have_a_median_without_ends() -> None:

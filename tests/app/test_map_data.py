@@ -130,7 +130,7 @@ def test_hover_card_has_words_method_score_with_n_truth_and_a_picture(services: 
     assert card["arm"]["label"] == record.best_arm.label
     assert card["scores"]
     assert all("n = " in line["text"] for line in card["scores"])
-    assert "n = " in card["firing"]
+    assert "patches; on" in card["firing"]
     assert (record.truth_concept or "") in card["truth"]
     assert card["exemplar"]["src"].startswith("iconoscope/")
 

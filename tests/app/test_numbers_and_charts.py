@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from app.components import charts
 from app.components.exemplars import pack_grid
-from app.components.numbers import estimate, missing, number, percent
+from app.components.numbers import estimate, firing_words, missing, number, percent
+from app.services import Services
 
 
 def test_an_estimate_shows_value_interval_and_n() -> None:
@@ -50,6 +52,15 @@ def test_number(value: float, shown: str) -> None:
 )
 def test_percent(value: float, shown: str) -> None:
     assert percent(value).replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+def test_a_firing_fraction_says_of_how_many_patches_and_not_of_the_images_it_fires_on(services: Services) -> None:
+    record = services.store.feature(2)
+    known = replace(record, histogram=(300, 9), firing_fraction=float(np.float32(309 / 409_600)), n_images_active=41)
+    assert firing_words(known) == "of 409,600 patches; on 41 images"
+    large = replace(known, histogram=(10_000_001,), firing_fraction=float(np.float32(10_000_001 / 204_800_000)))
+    assert firing_words(large) == "of 204,800,000 patches; on 41 images"
+    assert firing_words(replace(known, histogram=())) == "of patches; on 41 images"
 
 
 def test_histogram_has_a_bar_per_bin_with_its_count_and_says_n() -> None:

@@ -15,14 +15,17 @@ from app import subject_sessions
 from app.catalogue import Catalogue, open_catalogue
 from app.launching import tell_plans
 from app.serving import Answering, Serving
-from app.serving_plans import ROWS, demand_of, make_room
-from app.steer_answers import DoseFrame
+from app.serving_plans import LEAST_ROWS, ROWS, demand_of, make_room
+from app.steer_answers import COLUMNS, DoseFrame, doses
+from app.steer_setup import SteerRow, SteerSetup
 from app.subject_sessions import Sessions
 from app.tabs import about, steer
 from backend.errors import DependencyMissing, SubjectError, SubjectMismatch, SubjectMissing
+from backend.memory_plan import Precision, memory_plan
+from backend.model_shapes import shape_of
 from backend.models import model_fingerprint
 from precompute.shrunken import dinov2
-from tests.builders_app import build_steerable_atlas, edit_json
+from tests.builders_app import SUBJECT_PROMPT, build_steerable_atlas, edit_json
 from tests.builders_atlas import BagEncoder
 from tests.builders_sizes import save_other_size
 from tests.builders_subject import save_tiny_subject
@@ -214,6 +217,47 @@ def test_an_image_encoder_is_planned_without_words_and_loaded(places: Path, tmp_
         "without a language model" in str(about.page(services))
         and services.live_answers in steer._who(services)["value"]
     )
+
+
+def test_strengths_that_do_not_fit_at_once_come_in_batches_that_do(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: Any = {"devices": ("cpu",)}
+    services = served(places, **options).default
+    setup = SteerSetup(rows=(SteerRow(feature=2, strength=30.0),), prompt=SUBJECT_PROMPT)
+    whole = list(doses(services, "a", setup))[-1]
+    room, least = (needed(services.atlas, rows) for rows in (ROWS, LEAST_ROWS))
+    monkeypatch.setattr("app.serving_plans.free_bytes", lambda device: (room + least) / 2)
+    catalogue = served(places, **options)
+    plan = make_room(catalogue.default.atlas, Serving(**options), "cpu", lambda: False)
+    assert plan is not None and LEAST_ROWS < plan.rows < ROWS
+    assert told(catalogue, **options)[1].endswith(f"; the 21 answers of all strengths come {plan.rows} at a time")
+    parted: Any = list(doses(catalogue.default, "a", setup))[-1]
+    assert isinstance(whole, DoseFrame)
+    assert (parted.unsteered, parted.steered, parted.random) == (whole.unsteered, whole.steered, whole.random)
+    assert parted.p_own == pytest.approx(whole.p_own) and parted.p_unsteered == pytest.approx(whole.p_unsteered)
+    monkeypatch.setattr("app.serving_plans.free_bytes", lambda device: least)
+    assert "come 4 at a time" in told(catalogue, **options)[1]
+    monkeypatch.setattr("app.serving_plans.free_bytes", lambda device: least - 1)
+    with pytest.raises(SubjectError, match="keys and values of 4 answers"):
+        told(catalogue, **options)
+
+
+def needed(atlas: Any, rows: int) -> float:
+    """Bytes of the atlas's own subject with batches of so many rows."""
+    place = Serving().place(atlas)
+    return memory_plan(
+        shape_of(str(place), Path(place)),
+        subject="own",
+        device="cpu",
+        precision=Precision(dtype="float32"),
+        demand=demand_of(atlas, rows),
+        free=None,
+    ).needed
+
+
+def test_the_least_that_must_fit_are_the_columns() -> None:
+    assert len(COLUMNS) == LEAST_ROWS
 
 
 def test_other_models_make_room_for_one_that_does_not_fit_beside_them(places: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 
 PATIENCE_MS = 60_000
 """For one step; a busy machine is slow, not wrong."""
+PAGES = pytest.StashKey[list[ExplorerPage]]()
+"""Pages that a test has opened."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what its pages showed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for page in item.stash.get(PAGES, []):
+            report.sections.append(("Page when it failed", page.state()))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +49,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., ExplorerPage]]:
+def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., ExplorerPage]]:
     """Opens pages in fresh contexts; afterwards fails on script errors and on requests that left this machine."""
     contexts: list[BrowserContext] = []
-    pages: list[ExplorerPage] = []
+    pages = request.node.stash.setdefault(PAGES, [])
 
     def open_one(explorer: Answering, query: str = "", width: int = 1440, **more: object) -> ExplorerPage:
         context = browser.new_context(viewport={"width": width, "height": 900}, **more)  # type: ignore[arg-type]

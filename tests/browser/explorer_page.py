@@ -23,6 +23,8 @@ class ExplorerPage:
         self.explorer = explorer
         self.script_errors: list[str] = []
         self.requests_elsewhere: list[str] = []
+        self.console: list[str] = []
+        page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.script_errors.append(str(error)))
         page.on("request", lambda request: self._note(request.url))
 
@@ -35,6 +37,19 @@ class ExplorerPage:
         self.page.wait_for_selector(".ico-header")
         # The tab of the address is drawn before its fields are: what is typed in between would be lost.
         self.page.wait_for_function("window.iconoscope?.isReady")
+
+    def state(self) -> str:
+        """What a failed test wants to know: the address, the fields, the words on the screen, and the console."""
+        if self.page.is_closed():
+            return "closed by the test"
+        fields = self.page.evaluate(
+            "() => [...document.querySelectorAll('input, textarea')].filter(one => one.value && one.type !== 'radio')"
+            ".map(one => `${one.closest('[id]')?.id}: ${one.value.slice(0, 200)}`)"
+        )
+        focus = self.page.evaluate("document.activeElement?.outerHTML.slice(0, 200)")
+        words = self.page.locator("body").inner_text()[:2000]
+        parts = (self.page.url, f"focus: {focus}", *fields, "", words, "", *self.console[-20:])
+        return "\n".join(str(part) for part in parts)
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True).click()

@@ -1,17 +1,19 @@
-"""Two atlases side by side: key facts, scores and wins; a difference is marked only where two intervals do not meet."""
+"""Two atlases side by side: facts, scores, best explanations. A difference is marked if intervals do not meet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from app.catalogue import Catalogue
 from app.components import addresses
 from app.components.markup import Child, Markup, h
-from app.components.numbers import count, estimate, missing, percent
-from app.intervals import wilson
+from app.components.numbers import count, estimate, missing, n_equals, percent
+from app.intervals import Interval, wilson
 from app.services import Services
-from backend.types import ARM_BY_KEY, Arm
+from app.tabs.compare.wins import wins
+from backend.types import Arm
 
 Entry = Mapping[str, Any]
 
@@ -30,7 +32,7 @@ def page(catalogue: Catalogue, services: Services, argument: str = "") -> Markup
         h("section", head, h("p", told, class_="ico-lede"), _chooser(others, second)),
         h("section", h("h3", "What they are"), _facts(services, second)),
         h("section", h("h3", "Scores: means over features"), _scores(services, second)),
-        h("section", h("h3", "Best explanation: share of features won"), _wins(services, second)),
+        h("section", h("h3", "Share of features where a method is among the best"), _wins(services, second)),
         class_="ico-page ico-beside",
     )
 
@@ -72,7 +74,8 @@ def key_facts(services: Services) -> dict[str, Child]:
     def whole(value: object) -> Child:
         return count(int(str(value))) if value is not None else missing("not stored")
 
-    explained = sae.get("explained_variance")
+    explained, n_measured = sae.get("explained_variance"), sae.get("n_held_out_tokens")
+    on = f", {n_equals(int(n_measured))} patches" if n_measured is not None else ""
     n_kept = kept.get("kept")
     quality = "" if n_kept is None else _share(int(n_kept), len(services.store))
     return {
@@ -80,7 +83,7 @@ def key_facts(services: Services) -> dict[str, Child]:
         "Hook point": f"{hook.get('tower')} tower, block {hook.get('layer')}, {hook.get('stream')} stream",
         "SAE width (d_sae)": whole(sae.get("d_sae")),
         "Features per patch (k)": whole(sae.get("k")),
-        "Explained variance": missing("not stored") if explained is None else percent(float(explained)),
+        "Explained variance": missing("not stored") if explained is None else percent(float(explained)) + on,
         "Alive features": whole(sae.get("alive")),
         "Passing the quality filter": missing("not stored") if n_kept is None else quality,
         "Artifact": services.version,
@@ -88,10 +91,14 @@ def key_facts(services: Services) -> dict[str, Child]:
 
 
 def _share(counted: int, n: int) -> str:
-    share = wilson(counted, n)
+    return _interval_words(wilson(counted, n))
+
+
+def _interval_words(share: Interval) -> str:
     if share.value is None or share.low is None or share.high is None:
         return "none"
-    return f"{percent(share.value)} [{percent(share.low)}, {percent(share.high)}], {count(counted)} of {count(n)}"
+    ends = f"[{percent(share.low)}, {percent(share.high)}]"
+    return f"{percent(share.value)} {ends}, {count(round(share.value * share.n))} of {count(share.n)}"
 
 
 def _facts(services: Services, second: Services) -> Markup:
@@ -152,35 +159,20 @@ def _shown(score: Entry | None) -> Markup:
     return estimate(score["value"], score.get("n"), score.get("low"), score.get("high"))
 
 
-def win_shares(services: Services) -> dict[str, dict[str, Any]]:
-    """Arm key to its share of the features that were voted on, with interval, n and count."""
-    arms = services.store.summary.get("arms", {})
-    wins = {
-        arm.key: int(arms[arm.key]["wins"])
-        for arm in services.store.arms
-        if not arm.is_control and arms.get(arm.key, {}).get("wins") is not None
-    }
-    total = sum(wins.values())
-    shares = {key: wilson(n, total) for key, n in wins.items()} if total else {}
-    return {
-        key: {"value": one.value, "low": one.low, "high": one.high, "n": one.n, "count": wins[key]}
-        for key, one in shares.items()
-    }
-
-
 def _wins(services: Services, second: Services) -> Markup:
-    first, other = win_shares(services), win_shares(second)
+    """How often each method is among the best: what a seed drew of several that tie is nobody's merit."""
+    first, other = wins(services.store), wins(second.store)
     rows = [
         h(
             "tr",
-            _name(ARM_BY_KEY[key]),
-            h("td", _share(one["count"], one["n"])),
-            h("td", _share(other[key]["count"], other[key]["n"])),
-            _mark(parted(one, other[key]), services, second),
+            _name(arm),
+            h("td", _interval_words(first.among[arm.key])),
+            h("td", _interval_words(other.among[arm.key])),
+            _mark(parted(asdict(first.among[arm.key]), asdict(other.among[arm.key])), services, second),
         )
-        for key, one in first.items()
-        if key in other
+        for arm in services.store.arms
+        if arm.key in first.among and arm.key in other.among
     ]
-    if not rows:
-        return h("p", "One of the two stores no votes.", class_="ico-why")
-    return _table(services, second, rows, "Wins in the two atlases")
+    if not (first.n and other.n):
+        return h("p", "One of the two stores no explanations.", class_="ico-why")
+    return _table(services, second, rows, "Best explanations in the two atlases")

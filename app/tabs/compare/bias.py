@@ -1,7 +1,8 @@
 """Contextual bias: features whose images suggest one sort of thing while steering says another.
 
 A crab that is nearly always photographed on sand teaches an observer "crab" for a feature that fires on sand. Steering
-has no image to be misled by. The view counts such pairs and shows, in one picture, the region that both texts claim.
+has no image to be misled by, but may miss the meaning altogether, so who is right is told where it is known. The view
+counts such pairs and shows, in one picture, the region that both texts claim.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from app.components.numbers import count, percent
 from app.components.regions import active, outlined, overlap, overlay, shaded
 from app.intervals import wilson
 from app.services import Services
-from app.tabs.compare.columns import texts_of
+from app.tabs.compare.columns import outcomes_of, texts_of
 from backend.feature_store import ExemplarRecord, FeatureStore
-from backend.types import ARM_BY_KEY
+from backend.types import ARM_BY_KEY, TruthOutcome
 
 N_SHOWN = 24
 MOST_LISTED = 500
+CONTROL = "permuted_direction"
+"""The arm that says how often two texts differ by chance."""
 BETWEEN = "~"
 """Between the two groups of a cell, in addresses."""
 Cell = tuple[str, str]
@@ -54,9 +57,9 @@ class Groups:
 
 
 @lru_cache(maxsize=8)
-def groups(store: FeatureStore) -> Groups:
-    """Sort all features by the groups of their two texts."""
-    seen, caused = texts_of(store, CORRELATIONAL), texts_of(store, CAUSAL)
+def groups(store: FeatureStore, other: str = CAUSAL) -> Groups:
+    """Sort all features by the groups of their two texts: by the top images, and by the arm ``other``."""
+    seen, caused = texts_of(store, CORRELATIONAL), texts_of(store, other)
     known = {text: store.text_groups(text) for text in {*seen.values(), *caused.values()}}
     cells: dict[Cell, list[int]] = {}
     differing: list[int] = []
@@ -90,7 +93,7 @@ def page(services: Services, argument: str = "") -> Markup:
     found = groups(services.store)
     told = "Top-k explains a feature by the images where it fires; steering by what it makes the model say about a "
     told += "blank image. Where the two name different sorts of thing, the images may mislead: what stands beside the "
-    told += "thing is taken for the thing itself."
+    told += "thing is taken for the thing itself. Or steering may have said something else than the feature means."
     head = [h("h2", "Where the images say one thing and steering another"), h("p", told, class_="ico-lede")]
     if not found.n_known:
         why = "This atlas does not say what sorts of thing its texts name, so texts cannot be compared by group."
@@ -99,10 +102,16 @@ def page(services: Services, argument: str = "") -> Markup:
     features = found.cells[cell] if cell else found.differing
     return h(
         "div",
-        h("section", *head, h("p", _counted(found), class_="ico-reading"), _matrix(found, cell)),
+        h("section", *head, _reading(services.store, found), _matrix(found, cell)),
         h("section", *_list(services, features, cell)),
         class_="ico-page ico-bias",
     )
+
+
+def _reading(store: FeatureStore, found: Groups) -> Markup:
+    """The count, its control, and what is known of who is right."""
+    told = (_counted(found), _controlled(store), _judged(store, found))
+    return h("p", " ".join(part for part in told if part), class_="ico-reading")
 
 
 def _counted(found: Groups) -> str:
@@ -115,12 +124,46 @@ def _counted(found: Groups) -> str:
     return told + "."
 
 
+def _of(counted: int, n: int) -> str:
+    """``12 of 40 (30 % [18 %, 45 %])``."""
+    share = wilson(counted, n)
+    told = f"{count(counted)} of {count(n)}"
+    if share.value is None or share.low is None or share.high is None:
+        return told
+    return f"{told} ({percent(share.value)} [{percent(share.low)}, {percent(share.high)}])"
+
+
+def _judged(store: FeatureStore, found: Groups) -> str | None:
+    """Who is right where the two differ, if anybody knows: a difference alone does not say which of them errs."""
+    outcomes = {arm: outcomes_of(store, arm) for arm in (CORRELATIONAL, CAUSAL)}
+    undecidable = TruthOutcome.UNDECIDABLE
+    known = [one for one in found.differing if outcomes[CAUSAL].get(one, undecidable) != undecidable]
+    if not known:
+        return None
+    right = {
+        arm: _of(sum(verdicts.get(one) == TruthOutcome.RIGHT for one in known), len(known))
+        for arm, verdicts in outcomes.items()
+    }
+    told = "Which of the two errs? Where they differ and the concept is known, "
+    told += f"{ARM_BY_KEY[CORRELATIONAL].label} is right for {right[CORRELATIONAL]} and {ARM_BY_KEY[CAUSAL].label} for "
+    return f"{told}{right[CAUSAL]}."
+
+
+def _controlled(store: FeatureStore) -> str | None:
+    """How often they would differ if steering knew nothing of the feature; None where the atlas lacks the control."""
+    found = groups(store, CONTROL)
+    if not found.n_known:
+        return None
+    told = f"With {ARM_BY_KEY[CONTROL].label} in place of Steering, which knows nothing of the feature, "
+    return f"{told}{_of(len(found.differing), found.n_known)} differ."
+
+
 def _words(group: str) -> str:
     return group.replace("_", " ")
 
 
 def _matrix(found: Groups, chosen: Cell | None) -> Markup:
-    """Counts by pair of groups. Cells lead to their features; the diagonal is agreement and stays pale."""
+    """Counts by pair of groups. Cells lead to their features; the diagonal, one sort in both, stays pale."""
     names = found.names
     most = max((len(features) for cell, features in found.cells.items() if cell[0] != cell[1]), default=1)
     rows = [
@@ -139,7 +182,8 @@ def _matrix(found: Groups, chosen: Cell | None) -> Markup:
         h("tbody", *rows),
         class_="ico-matrix",
     )
-    note = "A feature whose texts name several groups stands in several cells. The outlined diagonal is agreement."
+    note = "A feature whose texts name several groups stands in several cells. On the outlined diagonal both name the "
+    note += "same sort of thing, which need not be the same thing."
     scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Features by group")
     return h("div", scroll, h("p", note, class_="ico-why"))
 

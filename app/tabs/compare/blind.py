@@ -22,7 +22,7 @@ from backend.feature_store import ExemplarRecord, ExplanationRecord
 from backend.types import Score
 
 METRIC = "auroc_per_feature"
-"""The score that says how well an explanation predicts which images fire."""
+"""The referee: whether pictures made from the words excite the feature more than others (docs/log.md tests it)."""
 N_IMAGES = 4
 """At most so many pictures of each kind."""
 MOST_TRIES = 400

@@ -178,8 +178,8 @@ def _test_words(test: Mapping[str, Any]) -> str:
     names = {"wilcoxon": "Paired Wilcoxon test", "mannwhitney": "Mann\N{EN DASH}Whitney test"}
     p = test.get("p")
     told = "not computed" if p is None else "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
-    which = f"{_label(test['a'])} over {_label(test['b'])}"
-    return f"{names.get(test['test'], test['test'])}, {which}: {told}, {n_equals(int(test['n']))}"
+    which = f"{_label(test['a'])} above {_label(test['b'])}"
+    return f"{names.get(test['test'], test['test'])}, one-sided, {which}: {told}, {n_equals(int(test['n']))}"
 
 
 def _extremes(

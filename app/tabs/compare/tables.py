@@ -9,8 +9,11 @@ from app.components.cards import absent_note, metric_notes
 from app.components.charts import interval_axis, truth_bar, truth_key, truth_words
 from app.components.markup import Child, Markup, h
 from app.components.numbers import count, estimate, missing, number, percent
-from app.intervals import wilson
+from app.intervals import Interval
+from app.ranking import VOTING
 from app.services import Services
+from app.tabs.compare.wins import wins
+from backend.strength_choice import strength_choice
 from backend.types import ARM_BY_KEY, Arm
 
 TABLE_TOLD = (
@@ -18,6 +21,21 @@ TABLE_TOLD = (
     "the interval, a dashed line is chance."
 )
 TEST_NAMES = {"wilcoxon": "paired Wilcoxon signed-rank test", "mannwhitney": "Mann–Whitney U test"}
+
+EFFECTS = {
+    "wilcoxon": "rank-biserial correlation over the features where the two differ, from -1 to 1; 0 is none. n: "
+    "features that both have, with and without a difference.",
+    "mannwhitney": "how often a score of the first is above one of the second, ties counting half, from 0 to 1; 0.5 is "
+    "none. n: the scores of both together.",
+}
+"""What the two effects are; a value of 0.5 says much in the one and nothing in the other."""
+
+INDEPENDENT = (
+    "Intervals of means resample features with the same best explanation together, since they are not independent. "
+    "Shares and tests take features as independent: where many share a concept, their intervals are too narrow and the "
+    "tests too sure."
+)
+"""What the numbers assume; docs/log.md says how much it matters in the world."""
 
 
 def page(services: Services) -> Markup:
@@ -33,9 +51,14 @@ def page(services: Services) -> Markup:
             _reading_line(services, arms, entries),
             absent_note(services.store.absent_arms),
         ),
-        h("section", _scores_table(services, arms, entries, metrics), metric_notes(services.metric_cards, metrics)),
+        h(
+            "section",
+            _scores_table(services, arms, entries, metrics),
+            _strength_note(services),
+            metric_notes(services.metric_cards, metrics),
+        ),
         _truth_section(arms, entries),
-        _wins_section(arms, entries),
+        _wins_section(services),
         _tests_section(services, summary.get("tests") or ()),
         class_="ico-page",
     )
@@ -113,7 +136,7 @@ def _scores_table(
         class_="ico-table ico-compare",
     )
     scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
-    return h("div", h("p", TABLE_TOLD, class_="ico-why"), scroll)
+    return h("div", h("p", f"{TABLE_TOLD} {INDEPENDENT}", class_="ico-why"), scroll)
 
 
 def _span(scores: Sequence[Mapping[str, Any] | None], chance: float | None) -> tuple[float, float]:
@@ -131,6 +154,13 @@ def _drawn(score: Mapping[str, Any] | None, span: tuple[float, float], chance: f
         return None
     start, end = span
     return interval_axis(score["value"], score.get("low"), score.get("high"), start, end, chance)
+
+
+def _strength_note(services: Services) -> Markup | None:
+    """Who had a choice of strengths: an arm that had one has an advantage over one that had none."""
+    inputs = services.store.artifact.manifest.inputs
+    told = strength_choice(inputs, services.meta.get("strengths") or {})
+    return h("p", told, class_="ico-why") if told else None
 
 
 def _estimate(score: Mapping[str, Any] | None) -> Markup:
@@ -159,8 +189,9 @@ def _truth_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
                 class_="ico-truth-row",
             )
         )
-    lede = "An explanation is right if it names the concept that its feature detects best on held-out images, partly "
-    lede += "right if it names the concept's family. Features that detect no concept well enough are not decidable."
+    lede = "An explanation is right if it names the concept that its feature detects best on held-out images, and at "
+    lede += "most one other; partly right if it names the family, something else of the family, or the concept in a "
+    lede += "longer list. Features that detect no concept well enough are not decidable."
     return h("section", h("h2", "Truth"), h("p", lede, class_="ico-lede"), truth_key(), *rows)
 
 
@@ -176,16 +207,19 @@ def _chance_words(chance: Any) -> str:
     return f"; right by chance {percent(float(value))}{interval}"
 
 
-def _wins_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
-    """Win shares as bars, each with its Wilson interval, count and n."""
-    wins = [(arm, int(entries[arm.key]["wins"])) for arm in arms if entries[arm.key].get("wins") is not None]
-    wins = [(arm, n) for arm, n in wins if not arm.is_control]
-    total = sum(n for _, n in wins)
-    if not total:
+def _wins_section(services: Services) -> Child:
+    """How often each method is among the best, as bars with Wilson intervals; the darker part: alone."""
+    found = wins(services.store)
+    if not found.n:
         return None
-    lede = f"For how many of {count(total)} features each method's explanation was voted best over the metrics. "
-    lede += "The lines are 95 % Wilson intervals."
-    rows = [part for arm, n in sorted(wins, key=lambda pair: -pair[1]) for part in _win_bar(arm, n, total)]
+    names = ", ".join(str((services.metric_cards.get(name) or {}).get("label") or name) for name in VOTING)
+    lede = f"A method is among the best for a feature if no other has a better mean place over {names}. "
+    lede += f"For {count(found.n_tied)} of {count(found.n)} features several methods are, mostly with the same words; "
+    lede += "where a page or the map names one of them, a seed drew it. Darker: best alone. Lines: 95 % Wilson "
+    lede += "intervals of the whole bar."
+    arms = [arm for arm in services.store.arms if arm.key in found.among]
+    order = sorted(arms, key=lambda arm: -(found.among[arm.key].value or 0.0))
+    rows = [part for arm in order for part in _win_bar(arm, found.among[arm.key], found.alone[arm.key])]
     return h(
         "section",
         h("h2", "Best explanation"),
@@ -194,15 +228,19 @@ def _wins_section(arms: Sequence[Arm], entries: Mapping[str, Any]) -> Child:
     )
 
 
-def _win_bar(arm: Arm, wins: int, total: int) -> tuple[Markup, Markup, Markup]:
-    share = wilson(wins, total)
+def _win_bar(arm: Arm, share: Interval, alone: int) -> tuple[Markup, Markup, Markup]:
     value, low, high = share.value or 0.0, share.low or 0.0, share.high or 0.0
-    fill = h("span", class_="ico-fill", style=f"width:{100 * value:.2f}%")
+    among = round(value * share.n)
+    fills = [
+        h("span", class_=kind, style=f"width:{100 * part:.2f}%")
+        for kind, part in (("ico-fill is-shared", value), ("ico-fill", alone / share.n))
+    ]
     whisker = h("span", class_="ico-whisker", style=f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%")
-    told = f"{percent(value)} [{percent(low)}, {percent(high)}], {count(wins)} of {count(total)}"
+    told = f"{percent(value)} [{percent(low)}, {percent(high)}], {count(among)} of {count(share.n)}; "
+    told += f"alone {count(alone)}"
     return (
         h("span", arm.label, class_="ico-arm-name"),
-        h("div", fill, whisker, class_="ico-track", data_arm=arm.key, aria_hidden="true"),
+        h("div", *fills, whisker, class_="ico-track", data_arm=arm.key, aria_hidden="true"),
         h("span", told, class_="ico-n"),
     )
 
@@ -222,8 +260,11 @@ def _tests_section(services: Services, tests: Sequence[Mapping[str, Any]]) -> Ch
         )
         groups.append(h("details", summary, _tests_table(label, by_metric[name]), class_="ico-tests"))
     lede = f"{count(len(tests))} tests, not corrected for their number: if no two methods differed, about "
-    lede += f"{number(0.05 * len(tests), 0)} of them would still have p < 0.05."
-    return h("section", h("h2", "Tests"), h("p", lede, class_="ico-lede"), *groups)
+    lede += f"{number(0.05 * len(tests), 0)} of them would still have p < 0.05. Each is one-sided and asks whether the "
+    lede += "first is above the second: p near 1 says that it is below."
+    notes = [h("li", h("strong", TEST_NAMES[name]), f": {told}") for name, told in EFFECTS.items()]
+    effects = h("details", h("summary", "What effect and n mean"), h("ul", *notes), class_="ico-notes")
+    return h("section", h("h2", "Tests"), h("p", lede, class_="ico-lede"), *groups, effects)
 
 
 def _tests_table(label: str, tests: Sequence[Mapping[str, Any]]) -> Markup:
@@ -234,14 +275,14 @@ def _tests_table(label: str, tests: Sequence[Mapping[str, Any]]) -> Markup:
         rows.append(
             h(
                 "tr",
-                h("th", f"{first} vs {second}", scope="row"),
+                h("th", f"{first} above {second}", scope="row"),
                 h("td", TEST_NAMES.get(test["test"], test["test"])),
                 h("td", missing("not computed") if effect is None else number(float(effect))),
                 h("td", missing("not computed") if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"),
                 h("td", count(int(test["n"]))),
             )
         )
-    names = ("Compared", "Test", "Effect", "p", "n")
+    names = ("Claim", "Test", "Effect", "p", "n")
     head = h("tr", *(h("th", name, scope="col") for name in names))
     table = h("table", h("thead", head), h("tbody", *rows), class_="ico-table")
     return h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label=f"Tests of {label}")
