@@ -84,7 +84,8 @@ def _legend(meta: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
     decidable = [entry["truth"]["right"]["n"] for entry in shown if entry["truth"]]
     truth = f"Truth: over the {_range(decidable)} features whose concept is known. " if decidable else ""
     return (
-        "Each cell: value (95 % interval; n). Controls in italics. n: features with a text; failed: no text, or no "
+        "Each cell: value (95 % interval; n; for means, features with the same best explanation resampled together). "
+        "Controls in italics. n: features with a text; failed: no text, or no "
         f"usable concept in it. {truth}All images are from the scoring split, which no explanation saw. Recipe: "
         f"`{meta['recipe']}`."
     )
