@@ -79,7 +79,8 @@ def summary_document(made: Plan, explanations: pa.Table, scores: pa.Table) -> di
     measured = scores.filter(pc.field("value").is_valid()).group_by(["arm", "metric"])
     found = measured.aggregate([("value", "mean"), ("value", "stddev"), ("value", "count")]).to_pylist()
     means = {(row["arm"], row["metric"]): row for row in found}
-    wins = explanations.filter(pc.field("is_best"))["arm"].to_pylist()
+    best = explanations.filter(pc.field("is_best"))
+    wins = best["arm"].to_pylist()
     absent = {"value": None, "low": None, "high": None, "n": 0}
     arms: dict[str, Any] = {}
     for place, arm in enumerate(ARMS):
@@ -95,7 +96,7 @@ def summary_document(made: Plan, explanations: pa.Table, scores: pa.Table) -> di
             "truth_chance": None,
             "wins": wins.count(arm.key),
         }
-    return {"arms": arms, "tests": []}
+    return {"arms": arms, "n_best_texts": len(best["text"].unique()), "tests": []}
 
 
 def _interval(row: dict[str, Any] | None) -> dict[str, float | int | None]:

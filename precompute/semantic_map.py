@@ -56,7 +56,8 @@ def coordinates(embeddings: Float32[np.ndarray, "feature d"], atlas: AtlasSectio
         metric="cosine",
         random_state=atlas.seed,
         n_jobs=1,
-        init="spectral" if n > 3 * _FEW else "random",
+        # Not "spectral": its eigenvectors start anew from unseeded random numbers where texts repeat (SciPy 1.17).
+        init="pca" if n > 3 * _FEW else "random",
     )
     with one_thread():
         return np.asarray(projection.fit_transform(embeddings), dtype=np.float32)

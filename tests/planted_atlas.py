@@ -107,7 +107,8 @@ def summary_document(explanations: list[dict[str, Any]], scores: list[dict[str, 
         entry["wins"] = sum(row["is_best"] for row in rows)
         arms[arm.key] = entry
     test = {"metric": "iou", "a": "steering", "b": "top_k_masks", "test": "wilcoxon", "p": 0.03, "n": 50, "effect": 0.2}
-    return {"arms": arms, "tests": [test]}
+    n_best_texts = len({row["text"] for row in explanations if row["is_best"]})
+    return {"arms": arms, "n_best_texts": n_best_texts, "tests": [test]}
 
 
 def _metric_card(metric: str) -> dict[str, Any]:

@@ -82,6 +82,15 @@ def test_few_features_are_laid_on_a_line() -> None:
     assert coordinates(unit(np.eye(3)), section()).tolist() == [[0, 0], [1, 0], [2, 0]]
 
 
+@pytest.mark.slow
+def test_texts_that_repeat_get_the_same_places_every_time(rng: np.random.Generator) -> None:
+    """Many features share their words. The spectral start of UMAP gave such a map other places at every run."""
+    repeated = np.repeat(unit(rng.normal(size=(12, 32))), 8, axis=0)
+    found = coordinates(repeated, section())
+    assert (found == coordinates(repeated, section())).all()
+    assert len(np.unique(found, axis=0)) == len(repeated), "and none lies on another"
+
+
 # --------------------------------------------------------------------------------------------------------- labels
 
 

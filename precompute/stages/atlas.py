@@ -55,7 +55,7 @@ class AtlasStage(Stage):
     """See the module docstring."""
 
     name = "atlas"
-    version = 6
+    version = 8
     upstream = ("train_sae", "harvest", "explain", "score")
     keep_shards = False
 
@@ -166,7 +166,7 @@ class AtlasStage(Stage):
         tower = open_tower(context.recipe, context.runtime)
         writer.write_json("meta", meta_document(context, tower, len(features), n_kept))
         summary = upstream["score"].json("summary")
-        writer.write_json("summary", {"arms": summary["arms"], "tests": summary["tests"]})
+        writer.write_json("summary", {name: summary[name] for name in ("arms", "n_best_texts", "tests")})
         writer.write_tree("sae", lambda folder: _copy_tree(upstream["train_sae"].folder / "sae", folder))
         explained = upstream["score"].manifest.failures
         return {"failures": dict(explained), "notes": {"n_features": len(features)}}

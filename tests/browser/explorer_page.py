@@ -35,6 +35,8 @@ class ExplorerPage:
     def visit(self, query: str = "") -> None:
         self.page.goto(self.explorer.url + query)
         self.page.wait_for_selector(".ico-header")
+        # For one frame what is out of view is not laid out (place() in iconoscope.js), and innerText would miss it.
+        self.page.add_style_tag(content=".gradio-container .is-new * { content-visibility: visible !important; }")
         # The tab of the address is drawn before its fields are: what is typed in between would be lost.
         self.page.wait_for_function("window.iconoscope?.isReady")
 

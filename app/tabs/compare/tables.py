@@ -31,11 +31,11 @@ EFFECTS = {
 """What the two effects are; a value of 0.5 says much in the one and nothing in the other."""
 
 INDEPENDENT = (
-    "Intervals of means resample features with the same best explanation together, since they are not independent. "
-    "Shares and tests take features as independent: where many share a concept, their intervals are too narrow and the "
-    "tests too sure."
+    "Intervals of means resample features with the same best explanation together, since they are not independent "
+    "({n} distinct ones). Shares and tests take features as independent: where many share a concept, their intervals "
+    "are too narrow and the tests too sure."
 )
-"""What the numbers assume; docs/log.md says how much it matters in the world."""
+"""What the numbers assume (decision 021); docs/log.md says how much it matters in the world."""
 
 
 def page(services: Services) -> Markup:
@@ -136,7 +136,8 @@ def _scores_table(
         class_="ico-table ico-compare",
     )
     scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
-    return h("div", h("p", f"{TABLE_TOLD} {INDEPENDENT}", class_="ico-why"), scroll)
+    told = INDEPENDENT.format(n=count(int(services.store.summary["n_best_texts"])))
+    return h("div", h("p", f"{TABLE_TOLD} {told}", class_="ico-why"), scroll)
 
 
 def _span(scores: Sequence[Mapping[str, Any] | None], chance: float | None) -> tuple[float, float]:
