@@ -26,6 +26,9 @@ from precompute.stages.train_sae import TrainSAE
 from tests.builders_pipeline import RUNTIME, install, planted_recipe, planted_subject
 from tests.test_pipeline import contents
 
+PATIENCE = 3000
+"""Looks, a hundredth of a second apart, for a signal that was sent."""
+
 
 def recipes() -> list[Recipe]:
     """Two hook points, two widths, two lengths; three of the four can share blocks, the last has another seed."""
@@ -96,7 +99,9 @@ def test_ctrl_c_ends_all_trainings_after_the_batch_at_hand(
                 after.append(name)
             elif name == stopped_in and next(calls) == first:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                while shared._failure is None:
+                for _ in range(PATIENCE):
+                    if shared._failure is not None:
+                        break
                     time.sleep(0.01)
             return original(*arguments, **more)
 
