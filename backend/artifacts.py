@@ -282,7 +282,7 @@ def read_parquet(path: Path, dictionaries: Iterable[str] = ()) -> pa.Table:
 
 def map_parquet(path: Path, dictionaries: Iterable[str] = ()) -> pa.Table:
     """What :func:`read_parquet` reads, unpacked into a temporary file without a name and mapped into memory: the system
-    fetches what is looked at and drops it when memory is short.
+    fetches what is looked at and drops it when memory is short. Where no temporary file can be written, it is read.
 
     Raises ArtifactDamaged naming the file and the mending command.
     """
@@ -295,7 +295,9 @@ def map_parquet(path: Path, dictionaries: Iterable[str] = ()) -> pa.Table:
             unpacked.flush()
             mapping = mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ)
         return pa.ipc.open_stream(pa.py_buffer(mapping)).read_all().unify_dictionaries()
-    except (pa.ArrowException, OSError) as error:
+    except OSError:  # a full disk most of all; a damaged file is told of by the reader
+        return read_parquet(path, dictionaries)
+    except pa.ArrowException as error:
         raise _unreadable_table(path, error) from error
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend import artifact_writer
+from backend import artifact_writer, artifacts
 from backend.artifact_writer import ArtifactWriter, parquet_bytes, replacing, write_file
 from backend.artifacts import (
     MANIFEST_NAME,
@@ -262,6 +262,17 @@ def test_a_mapped_table_is_the_one_that_is_read(tmp_path: Path, n_rows: int) -> 
     path.write_bytes(b"PAR1 and nothing else")
     with pytest.raises(ArtifactDamaged, match="not a readable table"):
         map_parquet(path)
+
+
+def test_a_table_is_read_where_there_is_no_room_to_map_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "few.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"]}), path)
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifacts.tempfile, "TemporaryFile", full)
+    assert map_parquet(path).equals(read_parquet(path))
 
 
 def test_lists_of_halves_have_no_dictionary_and_come_back_exactly(tmp_path: Path) -> None:
