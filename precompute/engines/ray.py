@@ -26,6 +26,8 @@ from precompute.recipe import Runtime
 from precompute.stage import Advance, Stage, StageContext
 from precompute.subject import release_models
 
+KILL_S = 10.0
+"""How long killed workers are waited for."""
 POLL_S = 0.05
 """How often the workers are asked whether one is done; a signal to stop is heard in between."""
 START_S = 300.0
@@ -131,8 +133,12 @@ class RayEngine(Engine):
             self._members.append(member)
 
     def _dismiss(self) -> None:
+        """End all workers, and wait until they have ended: one that is still writing would leave what it writes."""
         for member in self._members:
             self._ray.kill(member.actor)
+        ending = [member.pending for member in self._members if member.pending is not None]
+        if ending:
+            self._ray.wait(ending, num_returns=len(ending), timeout=KILL_S)
         self._members.clear()
 
     def _abandon(self, writer: ArtifactWriter) -> None:
