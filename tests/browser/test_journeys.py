@@ -227,6 +227,6 @@ def test_inspect_a_picture(first_server: Served, restarted: Served, open_page: O
     journey.note("a picture")
     page.page.get_by_label("Strongest first").check(force=True)
     # On a busy machine the list in the old order can stand still for longer than a state takes to count as settled.
-    page.page.get_by_text("ranked by mean activation").wait_for()
+    page.page.get_by_text("the strongest on average first").wait_for()
     journey.note("another order")
     require_same_after_restart(restarted, open_page, journey)

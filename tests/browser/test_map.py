@@ -255,7 +255,7 @@ def test_sliders_hide_what_lies_below(explorer: Explorer, open_page: Open) -> No
 def test_hits_are_lit_and_the_names_fade(explorer: Explorer, open_page: Open) -> None:
     page = ready(open_page, explorer, "?q=crab")
     page.page.wait_for_function("window.iconoscopeMap.hits.length > 0")
-    wait_for_words(page, "match “crab”")
+    wait_for_words(page, "features for “crab”")
     page.page.locator(".ico-map-labels.is-faded").wait_for(state="attached")
     page.page.get_by_role("button", name="Clear search").click()
     page.page.wait_for_function("window.iconoscopeMap.hits.length === 0")
