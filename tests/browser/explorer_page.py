@@ -58,6 +58,15 @@ class ExplorerPage:
 
     def wait_for_tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name, exact=True, selected=True).wait_for()
+        self.wait_for_frame()
+
+    def wait_for_frame(self) -> None:
+        """Until what is in the page has been drawn once.
+
+        The scripts complete new parts of a page just before they are first drawn; a test can read earlier, a person
+        cannot.
+        """
+        self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
     def wait_for_map(self) -> None:
         self.page.wait_for_function("window.iconoscopeMap && window.iconoscopeMap.ready")
@@ -89,6 +98,7 @@ class ExplorerPage:
     def wait_for_feature(self, feature: int) -> Locator:
         page = self.page.locator(f'article[data-feature="{feature}"]')
         page.wait_for(state="visible")
+        self.wait_for_frame()
         return page
 
     def type_query(self, query: str) -> None:

@@ -65,6 +65,7 @@ def test_the_whole_state_of_the_pictures_survives_a_fresh_browser(explorer: Expl
     shown = again.wait_for_feature(2)
     bands = shown.locator('.ico-pooled[data-pooling="decile"]')
     bands.wait_for()
+    again.wait_for_frame()
     assert bands.locator("figcaption").first.inner_text().startswith("strongest")
     assert shown.locator("[data-outline]").input_value() == "top_k_masks"
     assert shown.locator('[data-overlay="raw"]').is_checked()
