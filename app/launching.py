@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -13,11 +12,11 @@ from io import StringIO
 from pathlib import Path
 
 import gradio as gr
-from threadpoolctl import threadpool_limits
 
 from app import bundle, publishing, server
 from app.catalogue import Catalogue, open_catalogue
 from app.components.addresses import static
+from app.resources import keep_memory_small, return_freed_memory, share_processors
 from app.services import Services
 from app.serving import DEFAULT, Serving
 from app.serving_plans import foresee
@@ -25,7 +24,6 @@ from app.subject_sessions import find_devices
 from app.theme import build_theme
 from app.ui import build_ui
 from backend.errors import DependencyMissing, IconoscopeError
-from backend.settings import suggest_threads
 from backend.text_encoders import TextEncoder
 
 MAX_WAITING = 64
@@ -80,6 +78,7 @@ def start(
     if not server.plotly_path().is_file():
         raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
     share_processors()
+    keep_memory_small()
     catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder, serving=serving)
     tell_plans(catalogue, serving, tell)
     blocks = build_ui(catalogue)
@@ -131,18 +130,6 @@ def tell_plans(catalogue: Catalogue, serving: Serving, tell: Callable[[str], Non
         tell(f"Memory on {line}")
 
 
-def share_processors() -> None:
-    """Let the model, the index and the encoder of queries share the processor with whoever reads meanwhile.
-
-    Each of these libraries starts a thread for every core by default. Under load they then fight for the cores: on two
-    of them a steered answer took 31 s instead of 2 s (docs/log.md, "Threads under load"). Whoever set OMP_NUM_THREADS
-    knows better and keeps it.
-    """
-    # Read by torch and faiss when they are first imported, which nothing has done yet.
-    suggest_threads(max(1, (os.cpu_count() or 1) // 2))
-    threadpool_limits(limits=1, user_api="blas")
-
-
 def page_head() -> str:
     """Styles as a link and not through Gradio's ``css``: that would rewrite the selectors, in media queries wrongly."""
     return f'<link rel="stylesheet" href="{static(bundle.STYLE)}"><script src="{static(bundle.SCRIPT)}"></script>'
@@ -157,6 +144,7 @@ def warm_up(catalogue: Catalogue) -> None:
             # The Search tab repeats it to whoever searches; browsing goes on.
             log.warning("search by meaning is not available: %s", error)
     catalogue.default.worker.warm().join()
+    return_freed_memory()
 
 
 def free_port(host: str) -> int:

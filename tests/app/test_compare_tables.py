@@ -32,6 +32,16 @@ def test_every_arm_has_intervals_failures_and_controls_stand_apart(services: Ser
     assert "Shares and tests take features as independent" in html
 
 
+def test_an_atlas_scored_before_features_were_resampled_together_says_so(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "resample features with the same best explanation together" in tables.page(services)
+    monkeypatch.delitem(services.store.summary, "n_best_texts")
+    html = tables.page(services)
+    assert "Intervals and tests take features as independent" in html
+    assert "distinct ones" not in html
+
+
 def test_the_dots_of_a_column_share_one_axis(services: Services) -> None:
     html = tables.page(services)
     table = html[html.index('class="ico-table ico-compare"') : html.index("What the scores mean")]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from threadpoolctl import threadpool_info
 
 import app
-from app.launching import free_port, page_head, share_processors
+from app.launching import free_port, page_head
 from backend.errors import ArtifactMissing
 from tests.source_tree import ROOT
 
@@ -53,18 +51,6 @@ def test_the_head_names_only_files_of_ours() -> None:
     head = page_head()
     assert head.count("iconoscope/static/") == head.count("<link ") + head.count("<script ") == 2
     assert "//" not in head.replace("</", "")
-
-
-def test_the_model_leaves_cores_to_readers_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    share_processors()
-    assert os.environ["OMP_NUM_THREADS"] == "4"
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    share_processors()
-    assert os.environ["OMP_NUM_THREADS"] == "7"
-    blas = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
-    assert blas and set(blas) == {1}
 
 
 def test_nothing_that_reads_the_number_of_threads_is_imported_before_it_is_set() -> None:

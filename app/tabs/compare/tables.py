@@ -30,10 +30,14 @@ EFFECTS = {
 }
 """What the two effects are; a value of 0.5 says much in the one and nothing in the other."""
 
-INDEPENDENT = (
+RESAMPLED = (
     "Intervals of means resample features with the same best explanation together, since they are not independent "
     "({n} distinct ones). Shares and tests take features as independent: where many share a concept, their intervals "
     "are too narrow and the tests too sure."
+)
+INDEPENDENT = (
+    "Intervals and tests take features as independent: where many share a concept, the intervals are too narrow and "
+    "the tests too sure. Scored anew by this version, features with the same best explanation are resampled together."
 )
 """What the numbers assume (decision 021); docs/log.md says how much it matters in the world."""
 
@@ -136,7 +140,8 @@ def _scores_table(
         class_="ico-table ico-compare",
     )
     scroll = h("div", table, class_="ico-table-scroll", tabindex=0, role="region", aria_label="Scores by method")
-    told = INDEPENDENT.format(n=count(int(services.store.summary["n_best_texts"])))
+    n_resampled = services.store.summary.get("n_best_texts")
+    told = INDEPENDENT if n_resampled is None else RESAMPLED.format(n=count(int(n_resampled)))
     return h("div", h("p", f"{TABLE_TOLD} {told}", class_="ico-why"), scroll)
 
 
