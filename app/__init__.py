@@ -51,7 +51,7 @@ def launch(
         SubjectError: the model does not fit a device.
         ArtifactMissing, ArtifactDamaged, ArtifactStale: the atlas cannot be used.
         DependencyMissing: gradio or plotly is not installed.
-        OSError: the port is taken.
+        AddressUnusable: the port is taken, or nothing can listen at ``host``.
     """
     try:
         from app.launching import log, start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -24,6 +23,7 @@ from app.subject_sessions import find_devices
 from app.theme import build_theme
 from app.ui import build_ui
 from backend.errors import DependencyMissing, IconoscopeError
+from backend.listening import free_port, require_address
 from backend.text_encoders import TextEncoder
 
 MAX_WAITING = 64
@@ -77,6 +77,8 @@ def start(
     """Open the atlases and serve them. See :func:`app.launch`."""
     if not server.plotly_path().is_file():
         raise DependencyMissing("plotly is installed without its plotly.min.js. Install it again: pip install plotly")
+    if port is not None:
+        require_address(host, port)
     share_processors()
     keep_memory_small()
     catalogue = open_catalogue(atlas_paths, verify=verify, encoder=encoder, serving=serving)
@@ -95,7 +97,7 @@ def start(
 
 
 def launched(blocks: gr.Blocks, catalogue: Catalogue, host: str, port: int | None, *, open_browser: bool) -> str:
-    """Start Gradio's server with our routes in front; its address. Raises OSError if the port is taken."""
+    """Start Gradio's server with our routes in front; its address. Raises AddressUnusable."""
     _, url, _ = blocks.launch(
         server_name=host,
         server_port=port or free_port(host),
@@ -145,10 +147,3 @@ def warm_up(catalogue: Catalogue) -> None:
             log.warning("search by meaning is not available: %s", error)
     catalogue.default.worker.warm().join()
     return_freed_memory()
-
-
-def free_port(host: str) -> int:
-    """A TCP port that is free right now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

@@ -9,7 +9,7 @@ import os
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from backend.settings import suggest_threads
+from backend.settings import is_set, suggest_threads
 
 _MALLOPT = {"M_ARENA_MAX": (-8, 2), "M_MMAP_THRESHOLD": (-3, 1 << 20), "M_TRIM_THRESHOLD": (-1, 8 << 20)}
 """Numbers of glibc's malloc.h and the values set; sizes in bytes."""
@@ -34,7 +34,7 @@ def keep_memory_small() -> bool:
     """
     pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(_c_library(), "mallopt", None)
-    if mallopt is None or "MALLOC_ARENA_MAX" in os.environ:
+    if mallopt is None or is_set("MALLOC_ARENA_MAX"):
         return False
     return all(mallopt(number, value) == 1 for number, value in _MALLOPT.values())
 

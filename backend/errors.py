@@ -30,6 +30,7 @@ IconoscopeError
 ├── EngineError                 shards could not be computed by other processes
 │   └── EngineUnreachable       no Ray head at the given address
 ├── NotEnoughMemory             a batch of one row does not fit
+├── AddressUnusable             the explorer cannot listen there: names a free port
 ├── DependencyMissing           an optional package is absent: names the extra
 └── RecipeError                 a recipe file is wrong: names the field
 
@@ -161,6 +162,10 @@ class NotEnoughMemory(IconoscopeError):
 
 class DependencyMissing(IconoscopeError):
     """An optional package is not installed."""
+
+
+class AddressUnusable(IconoscopeError):
+    """No server can listen at the given address and port."""
 
 
 class RecipeError(IconoscopeError):

@@ -104,6 +104,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def is_set(variable: str) -> bool:
+    """Whether somebody has set a variable that another library reads."""
+    return variable in os.environ
+
+
 def suggest_environment(variables: Mapping[str, str]) -> None:
     """Set what is not set yet, for a library that can be told nothing in another way and for its child processes."""
     for name, value in variables.items():

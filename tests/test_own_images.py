@@ -16,7 +16,6 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 
-from app.launching import free_port
 from backend.artifacts import Artifact
 from backend.atlas import FeatureAtlas
 from backend.errors import (
@@ -27,6 +26,7 @@ from backend.errors import (
     SubjectMismatch,
     UnparsableExplanation,
 )
+from backend.listening import free_port
 from backend.sae import TopKSAE
 from backend.types import Split
 from backend.voting import UNPARSABLE

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from backend.listening import require_address
 from precompute.cli.places import sae_folder
 from precompute.cli.serve import HOST, PORT, serve_afresh
 from precompute.engines import EngineOptions, open_engine
@@ -51,6 +52,8 @@ class Run:
     """With --serve: address to listen on; 0.0.0.0 lets other machines in."""
 
     def __call__(self) -> int:
+        if self.serve:
+            require_address(self.host, self.port)  # told now, not after hours of computing
         recipe = chosen_recipe(self.recipe, self.images, self.sae)
         given = {"--images": self.images, "--sae": self.sae}
         options = "".join(f" {name} {shlex.quote(str(path))}" for name, path in given.items() if path is not None)

@@ -13,6 +13,7 @@ import tyro
 
 from backend.artifacts import Artifact
 from backend.errors import DependencyMissing
+from backend.listening import LOOPBACK
 from backend.settings import load_settings, require_dir
 from backend.types import Quantization
 from precompute.cli.places import atlas_folder
@@ -20,8 +21,8 @@ from precompute.recipe import load_recipe
 from precompute.status import require_current
 
 DEMO_RECIPE = "world"
-HOST, PORT = "127.0.0.1", 7860
-"""Where the explorer listens unless told otherwise: on this machine only."""
+HOST, PORT = LOOPBACK, 7860
+"""Where the explorer listens unless told otherwise."""
 
 
 def open_explorer(
@@ -48,7 +49,7 @@ def open_explorer(
 def serve_afresh(atlas: Path, host: str, port: int) -> NoReturn:
     """Let ``iconoscope serve`` take the place of this process: what a run has loaded is gone from memory then.
 
-    Threads are also counted anew, which torch does not do once it is loaded (app/launching.py).
+    Threads are also counted anew, which torch does not do once it is loaded (app/resources.py).
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import app
-from app.launching import free_port, page_head
+from app.launching import page_head
 from backend.errors import ArtifactMissing
 from tests.source_tree import ROOT
 
@@ -40,11 +39,6 @@ def test_a_missing_atlas_is_said_before_anything_starts(tmp_path: Path) -> None:
 
 def test_the_default_address_is_this_machine_only() -> None:
     assert app.launch.__defaults__ == ("127.0.0.1", 7860)
-
-
-def test_a_free_port_can_be_bound() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", free_port("127.0.0.1")))
 
 
 def test_the_head_names_only_files_of_ours() -> None:
