@@ -77,7 +77,8 @@ def _stepped(hub: Hub, services: Services, value: float | None, listed: str, ste
 
 def restore(hub: Hub, services: Services, tab: FeatureTab, state: UrlState) -> Updates:
     del hub
-    return {} if state.says("feature") else {tab.page: str(nothing_chosen(services))}
+    # Gradio draws a number without a value as 0, which is a feature; a value that arrives later it leaves out.
+    return {} if state.says("feature") else {tab.number: None, tab.page: str(nothing_chosen(services))}
 
 
 def opened(services: Services, tab: FeatureTab, record: FeatureRecord, state: UrlState | None) -> Updates:

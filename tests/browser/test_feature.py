@@ -146,6 +146,19 @@ def test_previous_and_next_walk_the_list_of_the_address(explorer: Explorer, open
     assert "list=" not in page.page.url
 
 
+def test_the_number_is_empty_until_a_feature_is_open(explorer: Explorer, open_page: Open) -> None:
+    page = open_page(explorer)
+    page.tab("Feature")
+    page.page.get_by_text("features is open").wait_for()
+    page.page.wait_for_function("document.querySelector('#ico-feature input').value === ''")
+    number = page.page.get_by_label("Feature number")
+    number.fill("2")
+    number.press("Enter")
+    page.wait_for_feature(2)
+    page.page.wait_for_url(re.compile(r"feature=2\b"))
+    assert number.input_value() == "2"
+
+
 def test_a_citation_holds_the_whole_address(explorer: Explorer, open_page: Open) -> None:
     page = open_page(explorer, "?tab=feature&feature=2")
     shown = page.wait_for_feature(2)
