@@ -24,7 +24,7 @@ from backend.types import Split
 from benchmarks.measuring import in_turn, print_table
 from benchmarks.subjects import describe, open_benchmark_pair
 from benchmarks.true_shapes import SHAPES, floor_line
-from precompute.encoding import encode_images
+from precompute.encoding import encode_images, fixed_threads, split_threads
 from precompute.recipe import load_recipe
 from precompute.stages.harvest import DESCRIBED, ShardSums
 
@@ -89,9 +89,12 @@ def read_and_prefix(subject: SubjectModel, images: MadeUpImages, images_per_batc
 def stream(subject: SubjectModel, sae: TopKSAE, images: MadeUpImages, images_per_batch: int) -> ShardSums:
     """All of it, as the harvest stage does: read, run to the hook point, encode, count, keep the best exemplars."""
     sums = ShardSums(DESCRIBED, sae.d_sae, load_recipe("world"), sae.device)
-    for chunk in encode_images(subject, images, images.ids, images_per_batch=images_per_batch):
-        sums.add(sae, chunk.residuals, chunk.positions)
-    sums.candidates()
+    n_at_once, n_threads = split_threads(subject.device.type, torch.get_num_threads())
+    with fixed_threads(n_threads):
+        chunks = encode_images(subject, images, images.ids, images_per_batch=images_per_batch, n_at_once=n_at_once)
+        for chunk in chunks:
+            sums.add(sae, chunk.residuals, chunk.positions)
+        sums.candidates()
     wait_for(subject.device)
     return sums
 

@@ -3,15 +3,19 @@
 A chunk always holds the same images, whatever was done before, so a resumed run repeats the same arithmetic.
 The next chunks are decoded and resized by several threads (Pillow computes outside Python's lock) while the model works
 on the current one; at most ``CHUNKS_AHEAD`` of them are in memory beside it.
+
+On a CPU two chunks can be encoded at once, each with half of the compute threads: what only one thread can do of one is
+done beside the other. A tower holds no state between calls, so threads may share it.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +34,8 @@ from precompute.datasets import ImageSet
 UNREADABLE = "image unreadable"
 CHUNKS_AHEAD = 2
 MOST_READERS = 16
+MOST_AT_ONCE = 2
+"""Chunks that a CPU encodes at once; each takes the memory of the tower's activations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,26 +66,53 @@ def encode_images(
     images_per_batch: int,
     failures: Counter[str] | None = None,
     n_readers: int | None = None,
+    n_at_once: int = 1,
 ) -> Iterator[EncodedChunk]:
     """Residuals of ``image_ids`` in order, ``images_per_batch`` at a time.
 
-    Unreadable images are left out and counted in ``failures``. ``n_readers`` threads decode (default: one per core);
-    their number changes no result. Raises ActivationsNotFinite.
+    Unreadable images are left out and counted in ``failures``. ``n_readers`` threads decode (default: one per core) and
+    ``n_at_once`` chunks are encoded at once, with the caller's number of compute threads each; neither changes a
+    result. Raises ActivationsNotFinite.
     """
     short = pixel_bytes(subject)
-    for chunk in read_chunks(subject, image_set, image_ids, images_per_batch=images_per_batch, n_readers=n_readers):
-        if failures is not None and chunk.n_unreadable:
-            failures[UNREADABLE] += chunk.n_unreadable
-        if not chunk.positions:
-            continue
+
+    def encoded(chunk: PixelChunk) -> EncodedChunk:
         pixels = chunk.pixels
         if short is not None and pixels.dtype == torch.uint8:
             pixels = short.normalised(pixels, subject.device)
-        yield EncodedChunk(
+        return EncodedChunk(
             image_ids=tuple(image_ids[position] for position in chunk.positions),
             positions=chunk.positions,
             residuals=finite_residuals(subject, pixels),
         )
+
+    def readable() -> Iterator[PixelChunk]:
+        chunks = read_chunks(subject, image_set, image_ids, images_per_batch=images_per_batch, n_readers=n_readers)
+        for chunk in chunks:
+            if failures is not None and chunk.n_unreadable:
+                failures[UNREADABLE] += chunk.n_unreadable
+            if chunk.positions:
+                yield chunk
+
+    yield from map(encoded, readable()) if n_at_once == 1 else _ahead(encoded, readable(), n_at_once)
+
+
+def _ahead(
+    encoded: Callable[[PixelChunk], EncodedChunk], chunks: Iterator[PixelChunk], n_at_once: int
+) -> Iterator[EncodedChunk]:
+    """``map``, computed by ``n_at_once`` threads ahead of who asks; each has what the caller's context knows."""
+    n_threads = torch.get_num_threads()
+    pending: deque[Future[EncodedChunk]] = deque()
+    with ThreadPoolExecutor(n_at_once, initializer=lambda: torch.set_num_threads(n_threads)) as pool:
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(copy_context().run, encoded, chunk))
+                if len(pending) > n_at_once:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def read_chunks(
@@ -156,6 +189,12 @@ def finite_residuals(
             "Run it with dtype float32."
         )
     return residuals
+
+
+def split_threads(device: str, n_threads: int) -> tuple[int, int]:
+    """How many chunks to encode at once, and with how many compute threads each."""
+    n_at_once = min(MOST_AT_ONCE, n_threads) if device == "cpu" else 1
+    return n_at_once, n_threads // n_at_once
 
 
 @contextmanager

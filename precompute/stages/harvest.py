@@ -25,7 +25,7 @@ from backend.sae import TopKSAE
 from backend.types import Split
 from precompute.activation_histogram import EMPTY_EXPONENT
 from precompute.datasets import ImageSet, open_image_set, require_disjoint
-from precompute.encoding import encode_images, fixed_threads
+from precompute.encoding import encode_images, fixed_threads, split_threads
 from precompute.harvesting import FeatureCounts, candidates, deciles, prune, ranked
 from precompute.recipe import Recipe, section_science
 from precompute.sparse_codes import add_coactivation, by_feature, pooled_matrix
@@ -174,12 +174,14 @@ class Harvest(Stage):
         sums = ShardSums(split, sae.d_sae, context.recipe, torch.device(device))
         seen: list[int] = []
         failures: Counter[str] = Counter()
+        n_at_once, n_threads = split_threads(device, context.runtime.workers)
         with (
-            fixed_threads(context.runtime.workers),
+            fixed_threads(n_threads),
             context.progress.track(f"{split.value} images", len(ids)) as advance,
         ):
             batch = context.runtime.images_per_batch
-            for chunk in encode_images(subject, images, ids, images_per_batch=batch, failures=failures):
+            chunks = encode_images(subject, images, ids, images_per_batch=batch, failures=failures, n_at_once=n_at_once)
+            for chunk in chunks:
                 positions = [start + position for position in chunk.positions]
                 sums.add(sae, chunk.residuals, positions)
                 seen.extend(positions)
