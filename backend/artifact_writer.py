@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -238,8 +239,14 @@ class ArtifactWriter:
         return "done" if sound else "damaged"
 
     def drop_shard(self, key: str) -> None:
-        """Remove a shard; the sidecar goes first, so a kill in between cannot leave a shard that looks done."""
-        self._sidecar(key).unlink(missing_ok=True)
+        """Remove a shard; the sidecar goes first, so a kill in between cannot leave a shard that looks done.
+
+        A sidecar that a killed writer had begun goes too: it lies beside the shard's folder.
+        """
+        sidecar = self._sidecar(key)
+        sidecar.unlink(missing_ok=True)
+        begun = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}\d+-{re.escape(sidecar.name)}")
+        sweep(path for path in sidecar.parent.glob(f"{TEMPORARY_PREFIX}*") if begun.fullmatch(path.name))
         shutil.rmtree(self.folder / SHARDS_NAME / key, ignore_errors=True)
 
     def retire_shard(self, key: str) -> None:

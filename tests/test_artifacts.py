@@ -176,6 +176,19 @@ def test_shard_states(tmp_path: Path) -> None:
     assert writer.shard_state("a") == "absent"
 
 
+def test_a_dropped_shard_takes_what_a_killed_writer_had_begun_and_nothing_of_others(tmp_path: Path) -> None:
+    writer = ArtifactWriter(tmp_path, "toy", 1, {}, {})
+    for key in ("items-1", "1"):
+        writer.write_json("x", 1, shard=key)
+    shards = writer.path("x.json", "1").parents[1]
+    begun = shards / ".tmp-4711-1.json"
+    others = shards / ".tmp-4711-items-1.json"
+    for path in (begun, others, shards / "1" / ".tmp-4711-y.json"):
+        path.write_text("{")
+    writer.drop_shard("1")
+    assert sorted(path.name for path in shards.iterdir()) == [others.name, "items-1"]
+
+
 def test_other_libraries_write_through_a_temporary_name(tmp_path: Path) -> None:
     writer = ArtifactWriter(tmp_path, "toy", 1, {}, {})
     writer.write_with("index.faiss", lambda path: path.write_bytes(b"index"))
