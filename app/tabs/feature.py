@@ -43,7 +43,14 @@ class FeatureTab:
 def build(services: Services) -> FeatureTab:
     with gr.Row(elem_classes="ico-feature-row", equal_height=True):
         chosen = gr.Number(
-            value=None, label="Feature number", precision=0, minimum=0, scale=0, min_width=150, elem_id="ico-feature"
+            value=None,
+            label="Feature number",
+            placeholder="number",  # the label is not shown on a phone
+            precision=0,
+            minimum=0,
+            scale=0,
+            min_width=150,
+            elem_id="ico-feature",
         )
         previous = gr.Button("← Previous", scale=0, min_width=110, elem_id="ico-previous")
         following = gr.Button("Next →", scale=0, min_width=110, elem_id="ico-next")

@@ -152,6 +152,7 @@ def test_the_number_is_empty_until_a_feature_is_open(explorer: Explorer, open_pa
     page.page.get_by_text("features is open").wait_for()
     page.page.wait_for_function("document.querySelector('#ico-feature input').value === ''")
     number = page.page.get_by_label("Feature number")
+    assert number.get_attribute("placeholder") == "number"
     number.fill("2")
     number.press("Enter")
     page.wait_for_feature(2)
